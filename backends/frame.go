@@ -1,0 +1,97 @@
+package backends
+
+import (
+	"fmt"
+	"sync"
+
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/encoding/proto"
+	"google.golang.org/grpc/mem"
+)
+
+// MaxMessage is the largest message that is received or sent, either way: the
+// limit of the kubelet's own client.
+const MaxMessage = 16 << 20
+
+// Frame is one serialized message. Its bytes must not be changed. A frame may
+// be read from several goroutines; Free must be the last use.
+type Frame struct {
+	data mem.BufferSlice
+	once sync.Once
+	flat []byte
+}
+
+// NewFrame returns a frame over b, which it keeps and does not copy.
+func NewFrame(b []byte) *Frame {
+	return &Frame{data: mem.BufferSlice{mem.SliceBuffer(b)}}
+}
+
+// Join returns a frame that is the concatenation of parts, without copying.
+func Join(parts ...[]byte) *Frame {
+	data := make(mem.BufferSlice, 0, len(parts))
+	for _, p := range parts {
+		if len(p) > 0 {
+			data = append(data, mem.SliceBuffer(p))
+		}
+	}
+	return &Frame{data: data}
+}
+
+// Len returns the length of the message.
+func (f *Frame) Len() int { return f.data.Len() }
+
+// Bytes returns the message in one piece. The first call copies where it
+// arrived in several; the bytes are valid until Free.
+func (f *Frame) Bytes() []byte {
+	f.once.Do(func() {
+		if len(f.data) == 1 {
+			f.flat = f.data[0].ReadOnlyData()
+			return
+		}
+		f.flat = f.data.Materialize()
+	})
+	return f.flat
+}
+
+// Free gives the buffers back to where they came from. A frame that is never
+// freed is collected as any other memory, only later.
+func (f *Frame) Free() {
+	f.data.Free()
+	f.data = nil
+}
+
+// Codec is the gRPC codec that moves a *Frame as it is, so that what crimux
+// does not know passes through it, and any other message as protobuf.
+// It calls itself "proto", since that is what its peers speak.
+type Codec struct{ fallback encoding.CodecV2 }
+
+// NewCodec returns a Codec.
+func NewCodec() Codec { return Codec{fallback: encoding.GetCodecV2(proto.Name)} }
+
+// Name implements [encoding.CodecV2].
+func (Codec) Name() string { return proto.Name }
+
+// Marshal implements [encoding.CodecV2]. The frame stays the caller's.
+func (c Codec) Marshal(v any) (mem.BufferSlice, error) {
+	f, ok := v.(*Frame)
+	if !ok {
+		return c.fallback.Marshal(v)
+	}
+	if f == nil {
+		return nil, fmt.Errorf("marshal: nil frame")
+	}
+	f.data.Ref()
+	// A copy of the slice header's array: gRPC may take the slice apart.
+	return append(mem.BufferSlice(nil), f.data...), nil
+}
+
+// Unmarshal implements [encoding.CodecV2].
+func (c Codec) Unmarshal(data mem.BufferSlice, v any) error {
+	f, ok := v.(*Frame)
+	if !ok {
+		return c.fallback.Unmarshal(data, v)
+	}
+	data.Ref()
+	f.data = append(mem.BufferSlice(nil), data...)
+	return nil
+}
