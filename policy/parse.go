@@ -1,14 +1,19 @@
 package policy
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"regexp"
+	"strconv"
+
+	"go.yaml.in/yaml/v3"
 )
 
 // maxFileSize bounds a configuration file; real ones have a few kilobytes.
-const maxFileSize = 1 << 20
+const maxFileSize = 64 << 10
 
 // Load reads and parses the configuration file at path. The error tells that
 // the file cannot be read, or is the *InvalidError that Parse returns.
@@ -24,4 +29,58 @@ func Load(path string) (*Config, error) {
 	}
 	return Parse(path, data)
 }
-func Parse(name string, data []byte) (*Config, error) { return nil, invalid([]Problem{{File: name, Message: "wip"}}) }
+
+// Parse reads a configuration, fills in the defaults and checks everything that
+// can be checked without looking at the machine. name stands for the file in
+// messages. The error is an *InvalidError with all problems found; then there
+// is no Config. No input makes it panic.
+func Parse(name string, data []byte) (*Config, error) {
+	root, problem := document(data)
+	if problem != nil {
+		problem.File = name
+		return nil, invalid([]Problem{*problem})
+	}
+	r := &reader{file: name, lines: map[string]int{}, failed: map[string]bool{}}
+	c := r.config(root)
+	r.check(c)
+	if err := invalid(r.problems); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// document returns the top node of the one YAML document in data.
+func document(data []byte) (*yaml.Node, *Problem) {
+	if len(data) > maxFileSize {
+		return nil, &Problem{Message: fmt.Sprintf("is larger than %d bytes: a configuration needs a few kilobytes", maxFileSize)}
+	}
+	decoder := yaml.NewDecoder(bytes.NewReader(data))
+	var doc, second yaml.Node
+	err := decoder.Decode(&doc)
+	switch {
+	case errors.Is(err, io.EOF) || err == nil && len(doc.Content) == 0:
+		return nil, &Problem{Message: "is empty: at least apiVersion, kind, backends and default are needed"}
+	case err != nil:
+		return nil, syntaxProblem(err)
+	}
+	switch err := decoder.Decode(&second); {
+	case err == nil:
+		return nil, &Problem{Line: second.Line, Message: "a second document begins here: keep one, without --- between"}
+	case !errors.Is(err, io.EOF):
+		return nil, syntaxProblem(err)
+	}
+	return doc.Content[0], nil
+}
+
+// yamlMessage takes the messages of the YAML library apart.
+var yamlMessage = regexp.MustCompile(`(?s)^(?:yaml: )?(?:line (\d+): )?(.*)$`)
+
+// syntaxProblem turns an error of the YAML library into a problem.
+func syntaxProblem(err error) *Problem {
+	parts := yamlMessage.FindStringSubmatch(err.Error())
+	line, convErr := strconv.Atoi(parts[1])
+	if convErr != nil {
+		line = 0 // the library knows no line for some errors
+	}
+	return &Problem{Line: line, Message: "not valid YAML: " + parts[2]}
+}
