@@ -124,5 +124,7 @@ var NoJournal Journal = noJournal{}
 
 type noJournal struct{}
 
-func (noJournal) Op() string                           { return "" }
-func (noJournal) Step(Step) func(context.Context) error { return func(context.Context) error { return nil } }
+func (noJournal) Op() string { return "" }
+func (noJournal) Step(Step) func(context.Context) error {
+	return func(context.Context) error { return nil }
+}

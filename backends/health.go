@@ -1,0 +1,159 @@
+package backends
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// Health is what the probes of a backend have found.
+type Health struct {
+	// Up is false until the first probe has succeeded, and while the breaker
+	// is open.
+	Up bool
+	// Since is when Up last changed, or when probing began.
+	Since time.Time
+	// Err is why the backend is not up; nil while it is.
+	Err error
+}
+
+// Probing says how health is found out.
+type Probing struct {
+	// Interval lies between two probes; 0 means one second.
+	Interval time.Duration
+	// DownAfter is how long a probe may stay unanswered before the backend
+	// counts as down; 0 means ten seconds. Slow is not down. A backend that
+	// refuses connections is down at once.
+	DownAfter time.Duration
+}
+
+func (p Probing) withDefaults() Probing {
+	if p.Interval <= 0 {
+		p.Interval = time.Second
+	}
+	if p.DownAfter <= 0 {
+		p.DownAfter = 10 * time.Second
+	}
+	return p
+}
+
+// Member is one backend of a set, with its health.
+type Member struct {
+	Backend
+	probing Probing
+	// changed is called after each change of health, from one goroutine.
+	changed func(*Member, Health)
+
+	mu     sync.Mutex
+	health Health
+	// down is closed while the breaker is open and replaced when it closes.
+	down chan struct{}
+}
+
+func newMember(b Backend, p Probing) *Member {
+	m := &Member{Backend: b, probing: p.withDefaults(), changed: func(*Member, Health) {}}
+	m.down = make(chan struct{})
+	close(m.down)
+	m.health = Health{Since: time.Now(), Err: status.Error(codes.Unavailable, "not contacted yet")}
+	return m
+}
+
+// Health returns what the last probe found.
+func (m *Member) Health() Health {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.health
+}
+
+// Check returns nil while the breaker is closed, and otherwise the Unavailable
+// error that a call to this backend is answered with.
+func (m *Member) Check() error {
+	h := m.Health()
+	if h.Up {
+		return nil
+	}
+	return m.unavailable(h)
+}
+
+func (m *Member) unavailable(h Health) error {
+	return status.Errorf(codes.Unavailable, "backend %q is not available (since %s): %s",
+		m.Name(), h.Since.UTC().Format(time.RFC3339), status.Convert(h.Err).Message())
+}
+
+// Guard derives from ctx a context that also ends, with the error of Check as
+// its cause, when the breaker opens: for calls whose caller is better served
+// by an early answer than by none. The cancel function must be called.
+func (m *Member) Guard(ctx context.Context) (context.Context, context.CancelFunc) {
+	m.mu.Lock()
+	down := m.down
+	m.mu.Unlock()
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := make(chan struct{})
+	go func() {
+		select {
+		case <-down:
+			cancel(m.Check())
+		case <-ctx.Done():
+		case <-stop:
+		}
+	}()
+	var once sync.Once
+	return ctx, func() { once.Do(func() { close(stop) }); cancel(context.Canceled) }
+}
+
+// run probes until ctx is done.
+func (m *Member) run(ctx context.Context) {
+	t := time.NewTicker(m.probing.Interval)
+	defer t.Stop()
+	for {
+		m.probeOnce(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+	}
+}
+
+func (m *Member) probeOnce(ctx context.Context) {
+	pctx, cancel := context.WithTimeout(ctx, m.probing.DownAfter)
+	err := m.Probe(pctx)
+	timedOut := pctx.Err() != nil
+	cancel()
+	if ctx.Err() != nil {
+		return
+	}
+	switch {
+	case timedOut:
+		m.set(fmt.Errorf("no answer for %s", m.probing.DownAfter))
+	case status.Code(err) == codes.Unavailable:
+		m.set(err)
+	default:
+		// Any other answer, an error included, is a sign of life.
+		m.set(nil)
+	}
+}
+
+// set records what a probe found and reports a change.
+func (m *Member) set(err error) {
+	m.mu.Lock()
+	up := err == nil
+	if up == m.health.Up {
+		m.health.Err = err
+		m.mu.Unlock()
+		return
+	}
+	m.health = Health{Up: up, Since: time.Now(), Err: err}
+	h := m.health
+	if up {
+		m.down = make(chan struct{})
+	} else {
+		close(m.down)
+	}
+	m.mu.Unlock()
+	m.changed(m, h)
+}

@@ -1,0 +1,194 @@
+// Package wire reads and rewrites single fields of serialized protobuf
+// messages without decoding the rest, so that what crimux does not know
+// passes through it byte for byte.
+//
+// Reading follows the rules of a full decoder: of a scalar that occurs more
+// than once the last occurrence counts, and occurrences of one sub-message
+// are merged. Malformed input reads as if the message ended where it stops
+// being well-formed; Valid tells.
+package wire
+
+import (
+	"errors"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// Message is a serialized protobuf message.
+type Message []byte
+
+// errMalformed is returned by Valid.
+var errMalformed = errors.New("malformed protobuf message")
+
+// Field is one field as it stands in a message.
+type Field struct {
+	Num  protowire.Number
+	Type protowire.Type
+	// Raw is the whole field, tag included.
+	Raw []byte
+	// Value is Raw without the tag; of a length-delimited field, its content.
+	Value []byte
+}
+
+// next splits off the first field; ok is false at the end of m and where m is
+// malformed.
+func (m Message) next() (f Field, rest Message, ok bool) {
+	num, typ, n := protowire.ConsumeTag(m)
+	if n < 0 {
+		return Field{}, nil, false
+	}
+	size := protowire.ConsumeFieldValue(num, typ, m[n:])
+	if size < 0 {
+		return Field{}, nil, false
+	}
+	f = Field{Num: num, Type: typ, Raw: m[: n+size : n+size], Value: m[n : n+size : n+size]}
+	if typ == protowire.BytesType {
+		f.Value, _ = protowire.ConsumeBytes(f.Value)
+	}
+	return f, m[n+size:], true
+}
+
+// Fields calls fn for each field in order until it returns false.
+func (m Message) Fields(fn func(Field) bool) {
+	for {
+		f, rest, ok := m.next()
+		if !ok || !fn(f) {
+			return
+		}
+		m = rest
+	}
+}
+
+// Valid returns an error unless m is well-formed at its top level.
+func (m Message) Valid() error {
+	for len(m) > 0 {
+		_, rest, ok := m.next()
+		if !ok {
+			return errMalformed
+		}
+		m = rest
+	}
+	return nil
+}
+
+// Has reports whether the field occurs.
+func (m Message) Has(num protowire.Number) bool {
+	found := false
+	m.Fields(func(f Field) bool {
+		found = f.Num == num
+		return !found
+	})
+	return found
+}
+
+// Bytes returns the content of a string or bytes field, nil where it is
+// absent. It aliases m.
+func (m Message) Bytes(num protowire.Number) []byte {
+	var v []byte
+	m.Fields(func(f Field) bool {
+		if f.Num == num && f.Type == protowire.BytesType {
+			v = f.Value
+		}
+		return true
+	})
+	return v
+}
+
+// String returns the content of a string field, "" where it is absent.
+func (m Message) String(num protowire.Number) string { return string(m.Bytes(num)) }
+
+// Uint returns the value of a varint field, 0 where it is absent.
+func (m Message) Uint(num protowire.Number) uint64 {
+	var v uint64
+	m.Fields(func(f Field) bool {
+		if f.Num == num && f.Type == protowire.VarintType {
+			v, _ = protowire.ConsumeVarint(f.Value)
+		}
+		return true
+	})
+	return v
+}
+
+// Int returns the value of an int32 or int64 field, 0 where it is absent.
+func (m Message) Int(num protowire.Number) int64 { return int64(m.Uint(num)) }
+
+// Msg returns a sub-message, nil where it is absent.
+func (m Message) Msg(num protowire.Number) Message {
+	var sub Message
+	m.Each(num, func(part Message) bool {
+		if sub == nil {
+			sub = part
+		} else {
+			sub = append(sub[:len(sub):len(sub)], part...)
+		}
+		return true
+	})
+	return sub
+}
+
+// Each calls fn for each occurrence of a repeated sub-message or string until
+// it returns false.
+func (m Message) Each(num protowire.Number, fn func(Message) bool) {
+	m.Fields(func(f Field) bool {
+		if f.Num != num || f.Type != protowire.BytesType {
+			return true
+		}
+		return fn(Message(f.Value))
+	})
+}
+
+// Map returns a map<string, string> field, nil where it is absent.
+func (m Message) Map(num protowire.Number) map[string]string {
+	var kv map[string]string
+	m.Each(num, func(entry Message) bool {
+		if kv == nil {
+			kv = make(map[string]string)
+		}
+		kv[entry.String(1)] = entry.String(2)
+		return true
+	})
+	return kv
+}
+
+// With returns m with the string at path set to value; "" removes the field.
+// All but the last number of path name sub-messages; one that is absent is
+// made, unless value is "". Every other field keeps its bytes. The result
+// aliases m where nothing changed.
+func (m Message) With(value string, path ...protowire.Number) Message {
+	if m.at(path) == value {
+		return m
+	}
+	num := path[0]
+	out := make(Message, 0, len(m)+len(value)+8)
+	m.Fields(func(f Field) bool {
+		if f.Num != num {
+			out = append(out, f.Raw...)
+		}
+		return true
+	})
+	var content []byte
+	if len(path) == 1 {
+		content = []byte(value)
+	} else {
+		content = m.Msg(num).With(value, path[1:]...)
+	}
+	if value == "" && len(path) == 1 {
+		return out
+	}
+	out = protowire.AppendTag(out, num, protowire.BytesType)
+	return protowire.AppendBytes(out, content)
+}
+
+// at returns the string at path.
+func (m Message) at(path []protowire.Number) string {
+	for _, num := range path[:len(path)-1] {
+		m = m.Msg(num)
+	}
+	return m.String(path[len(path)-1])
+}
+
+// AppendItem appends a length-delimited field to b.
+func AppendItem(b []byte, num protowire.Number, item []byte) []byte {
+	b = protowire.AppendTag(b, num, protowire.BytesType)
+	return protowire.AppendBytes(b, item)
+}
