@@ -20,11 +20,12 @@ func UnixPath(address string) (string, bool) {
 	return strings.CutPrefix(address, "unix://")
 }
 
-// checkUnix tells what keeps an address from being a usable socket's.
-func checkUnix(address string) error {
+// checkUnix tells what keeps an address from being a usable socket's; example
+// is one that can be used.
+func checkUnix(address, example string) error {
 	socket, ok := UnixPath(address)
 	if !ok || !strings.HasPrefix(socket, "/") || strings.HasSuffix(socket, "/") {
-		return fmt.Errorf("%s is not an absolute unix:// path: write it like %s", quote(address), DefaultDockerEndpoint)
+		return fmt.Errorf("%s is not an absolute unix:// path: write it like %s", quote(address), example)
 	}
 	if err := checkPath(socket); err != nil {
 		return err
@@ -46,7 +47,7 @@ func checkListen(address string) error {
 	case !strings.HasPrefix(address, "unix://"):
 		return fmt.Errorf("%s is neither unix:// nor fd://: write it like %s, or fd:// for a socket of systemd", quote(address), DefaultListen)
 	}
-	return checkUnix(address)
+	return checkUnix(address, DefaultListen)
 }
 
 // checkPath tells what keeps a path from being absolute and unambiguous.

@@ -134,7 +134,7 @@ func (r *reader) checkRoutes(c *Config) {
 		line := r.line(parent, join(parent, "handler"))
 		switch earlier, again := first[route.Handler]; {
 		case route.Handler == "":
-			r.checkValue(parent, "handler", fmt.Errorf("is empty: pods without a handler go to the backend that the key default names"))
+			r.checkValue(parent, "handler", fmt.Errorf("must not be empty: pods without a handler go to the backend that the key default names"))
 		case !label.MatchString(route.Handler):
 			r.checkValue(parent, "handler", fmt.Errorf("%s cannot be the handler of a RuntimeClass: lower-case letters, digits and - only, at most 63", quote(route.Handler)))
 		case again:

@@ -23,12 +23,12 @@ func (r *reader) checkBackends(c *Config) {
 	for i, b := range c.Backends {
 		key := join("backends", b.Name)
 		if !label.MatchString(b.Name) {
-			r.problem(r.lines[key], key, "%s cannot be the name of a backend: lower-case letters, digits and - only, at most 63", quote(b.Name))
+			r.problem(r.lines[key], key, "cannot be the name of a backend: lower-case letters, digits and - only, at most 63")
 		}
 		if !r.readable(key) {
 			continue
 		}
-		r.checkValue(key, "endpoint", checkUnix(b.Endpoint))
+		r.checkValue(key, "endpoint", checkUnix(b.Endpoint, DefaultDockerEndpoint))
 		if b.Type == TypeDocker {
 			r.checkDocker(key, b)
 		}

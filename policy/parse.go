@@ -8,6 +8,8 @@ import (
 	"os"
 	"regexp"
 	"strconv"
+	"unicode"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -54,6 +56,9 @@ func document(data []byte) (*yaml.Node, *Problem) {
 	if len(data) > maxFileSize {
 		return nil, &Problem{Message: fmt.Sprintf("is larger than %d bytes: a configuration needs a few kilobytes", maxFileSize)}
 	}
+	if problem := encodingProblem(data); problem != nil {
+		return nil, problem
+	}
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
 	var doc, second yaml.Node
 	err := decoder.Decode(&doc)
@@ -70,6 +75,25 @@ func document(data []byte) (*yaml.Node, *Problem) {
 		return nil, syntaxProblem(err)
 	}
 	return doc.Content[0], nil
+}
+
+// encodingProblem finds what cannot be in a YAML text at all; the library would
+// say so too, but not where.
+func encodingProblem(data []byte) *Problem {
+	line := 1
+	for len(data) > 0 {
+		c, size := utf8.DecodeRune(data)
+		switch {
+		case c == utf8.RuneError && size == 1:
+			return &Problem{Line: line, Message: fmt.Sprintf("the byte %#02x is not UTF-8: save the file as UTF-8", data[0])}
+		case c == '\n':
+			line++
+		case unicode.IsControl(c) && c != '\t' && c != '\r' && c != '\u0085':
+			return &Problem{Line: line, Message: fmt.Sprintf("the control character %U cannot be in a configuration: remove it", c)}
+		}
+		data = data[size:]
+	}
+	return nil
 }
 
 // yamlMessage takes the messages of the YAML library apart.

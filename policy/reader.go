@@ -74,16 +74,28 @@ func (r *reader) is(key string, n *yaml.Node, tag string) bool {
 		kind = yaml.SequenceNode
 	}
 	switch {
-	case n.Kind == yaml.AliasNode || n.Anchor != "":
-		r.fail(n, key, "anchors and aliases are not supported: write the value out")
+	case isReference(n):
+		r.fail(n, key, noReferences)
 	case n.Kind == kind && n.Tag == tag:
 		return true
+	case n.Tag == tag:
+		r.fail(n, key, "has a tag that does not fit its value: remove the tag")
 	case n.Tag == tagNull:
 		r.fail(n, key, "has no value: give it one or remove the key")
 	default:
 		r.fail(n, key, "want %s, found %s", typeName(tag), typeName(n.Tag))
 	}
 	return false
+}
+
+// noReferences is the message about what YAML offers for not repeating oneself.
+// A configuration this small does not need it, and a reader of an incident
+// should not have to resolve it.
+const noReferences = "anchors, aliases and merge keys are not supported: write the value out"
+
+// isReference tells whether a node refers to another one, or can be referred to.
+func isReference(n *yaml.Node) bool {
+	return n.Kind == yaml.AliasNode || n.Anchor != "" || n.Tag == "!!merge"
 }
 
 // typeName names the type of a value in words.
@@ -117,7 +129,11 @@ func (r *reader) entries(key string, n *yaml.Node, each func(name, key string, n
 	seen := map[string]int{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		k, v := n.Content[i], n.Content[i+1]
-		if k.Kind != yaml.ScalarNode || k.Tag != tagString || k.Anchor != "" {
+		switch {
+		case isReference(k):
+			r.problem(k.Line, key, noReferences)
+			continue
+		case k.Kind != yaml.ScalarNode || k.Tag != tagString:
 			r.problem(k.Line, key, "a key must be a string: put it in quotes if it is meant as one")
 			continue
 		}
@@ -203,6 +219,10 @@ func (r *reader) number(to *int) value {
 // duration reads a length of time.
 func (r *reader) duration(to *time.Duration) value {
 	return func(key string, n *yaml.Node) {
+		if n.Kind == yaml.ScalarNode && n.Tag == tagInt {
+			r.fail(n, key, "%s has no unit: write it like 10s or 500ms", quote(n.Value))
+			return
+		}
 		if !r.is(key, n, tagString) {
 			return
 		}
