@@ -1,0 +1,84 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+)
+
+// errNoEngine is what asking for an engine that the options left out gives.
+var errNoEngine = errors.New("this lab was started without that engine; check its options")
+
+// startDockerPair starts dockerd, after its containerd where the lab starts that one itself.
+func (l *Lab) startDockerPair(ctx context.Context) error {
+	if l.engine != nil && !l.engine.running() {
+		if err := l.engine.start(ctx); err != nil {
+			return err
+		}
+	}
+	if l.docker == nil {
+		return nil
+	}
+	return l.docker.start(ctx)
+}
+
+// KillDocker ends dockerd as a crash would, and with it the containerd that it supervises in the layout
+// OwnContainerd; the containers' shims live on.
+func (l *Lab) KillDocker(ctx context.Context) error { return l.docker.kill(ctx) }
+
+// StopDocker asks dockerd to end and waits for it. Without LiveRestore dockerd first stops its containers.
+func (l *Lab) StopDocker(ctx context.Context) error { return l.docker.stop(ctx) }
+
+// StartDocker starts a dockerd that was stopped or killed, and waits until it answers.
+func (l *Lab) StartDocker(ctx context.Context) error {
+	if l.docker == nil {
+		return fmt.Errorf("start dockerd: %w", errNoEngine)
+	}
+	return l.startDockerPair(ctx)
+}
+
+// PauseDocker freezes dockerd: its socket takes connections, and nothing is answered until ResumeDocker.
+func (l *Lab) PauseDocker(context.Context) error { return l.docker.pause() }
+
+// ResumeDocker lets a frozen dockerd go on.
+func (l *Lab) ResumeDocker(context.Context) error { return l.docker.resume() }
+
+// KillContainerd ends the CRI's containerd as a crash would; the containers' shims live on.
+func (l *Lab) KillContainerd(ctx context.Context) error { return l.containerd.kill(ctx) }
+
+// StopContainerd asks the CRI's containerd to end and waits for it; containers go on running.
+func (l *Lab) StopContainerd(ctx context.Context) error { return l.containerd.stop(ctx) }
+
+// StartContainerd starts a containerd that was stopped or killed, and waits until it can make pods.
+func (l *Lab) StartContainerd(ctx context.Context) error {
+	if l.containerd == nil {
+		return fmt.Errorf("start containerd: %w", errNoEngine)
+	}
+	return l.containerd.start(ctx)
+}
+
+// PauseContainerd freezes containerd: its socket takes connections, and nothing is answered until
+// ResumeContainerd.
+func (l *Lab) PauseContainerd(context.Context) error { return l.containerd.pause() }
+
+// ResumeContainerd lets a frozen containerd go on.
+func (l *Lab) ResumeContainerd(context.Context) error { return l.containerd.resume() }
+
+// dialCRI connects lazily, and again soon after an outage: the usual backoff grows to minutes.
+func dialCRI(socket string) (*grpc.ClientConn, error) {
+	conn, err := grpc.NewClient("unix://"+socket,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: pollInterval, Multiplier: 1.2, MaxDelay: 200 * time.Millisecond},
+			MinConnectTimeout: time.Second,
+		}))
+	if err != nil {
+		return nil, fmt.Errorf("make a client of containerd: %w", err)
+	}
+	return conn, nil
+}
