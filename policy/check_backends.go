@@ -7,7 +7,7 @@ import (
 	"unicode"
 )
 
-// checkBackends looks at each backend, and at pairs that get in each other's
+// checkBackends looks at each backend, and for backends that get in each other's
 // way.
 func (r *reader) checkBackends(c *Config) {
 	if len(c.Backends) == 0 {
@@ -20,7 +20,8 @@ func (r *reader) checkBackends(c *Config) {
 		}
 		return
 	}
-	for i, b := range c.Backends {
+	taken := claims{}
+	for _, b := range c.Backends {
 		key := join("backends", b.Name)
 		if !label.MatchString(b.Name) {
 			r.problem(r.lines[key], key, "cannot be the name of a backend: lower-case letters, digits and - only, at most 63")
@@ -32,24 +33,33 @@ func (r *reader) checkBackends(c *Config) {
 		if b.Type == TypeDocker {
 			r.checkDocker(key, b)
 		}
-		for _, other := range c.Backends[:i] {
-			r.checkPair(key, b, other)
-		}
+		r.checkShared(key, b, taken)
 	}
 }
 
-// checkPair looks for what two backends cannot share; other is the earlier one.
-func (r *reader) checkPair(key string, b, other Backend) {
-	if b.Type != other.Type {
+// claims remembers what a backend has to itself, and whose it is.
+type claims map[string]string
+
+// take returns the backend that took the thing before, or gives it to name.
+func (c claims) take(thing, name string) (owner string, taken bool) {
+	if owner, taken = c[thing]; !taken {
+		c[thing] = name
+	}
+	return owner, taken
+}
+
+// checkShared looks for what two backends cannot share.
+func (r *reader) checkShared(key string, b Backend, taken claims) {
+	if owner, ok := taken.take(string(b.Type)+" "+realSocket(b.Endpoint), b.Name); ok {
+		r.checkValue(key, "endpoint", fmt.Errorf("%s is the endpoint of backend %s already, and every pod would be listed twice: remove one of the two",
+			quote(b.Endpoint), quote(owner)))
+	}
+	if b.Type != TypeDocker || strings.HasSuffix(b.StreamListen, ":0") {
 		return
 	}
-	if sameSocket(b.Endpoint, other.Endpoint) {
-		r.checkValue(key, "endpoint", fmt.Errorf("%s is the endpoint of backend %s already, and every pod would be listed twice: remove one of the two",
-			quote(b.Endpoint), quote(other.Name)))
-	}
-	if b.Type == TypeDocker && b.StreamListen == other.StreamListen && !strings.HasSuffix(b.StreamListen, ":0") {
+	if owner, ok := taken.take(b.StreamListen, b.Name); ok {
 		r.checkValue(key, "streamListen", fmt.Errorf("%s is where backend %s serves its streams already: choose another port, or 0",
-			quote(b.StreamListen), quote(other.Name)))
+			quote(b.StreamListen), quote(owner)))
 	}
 }
 

@@ -99,20 +99,43 @@ func TestBucketDistribution(t *testing.T) {
 	}
 }
 
+// decideCase is a pod under a state and a configuration, and where it goes.
+type decideCase struct {
+	name   string
+	pod    Pod
+	view   view
+	config *Config
+	want   Route
+}
+
+// runDecide checks where the pod of each case goes.
+func runDecide(t *testing.T, cases []decideCase) {
+	t.Helper()
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			got, err := Decide(c.pod, c.view, c.config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got != c.want {
+				t.Errorf("got  %+v\nwant %+v", got, c.want)
+			}
+		})
+	}
+}
+
+// before is a memory of uid12 having been decided.
+func before(backend, handler string, epoch uint64) map[string]Decision {
+	return map[string]Decision{uid12: {Backend: backend, BackendHandler: handler, Epoch: epoch}}
+}
+
+// on says that something of uid12 runs.
+func on(backend string) map[string]string { return map[string]string{uid12: backend} }
+
 func TestDecide(t *testing.T) {
 	plain := pinnedConfig()
 	plain.Migration = Migration{}
-	before := func(backend, handler string, epoch uint64) map[string]Decision {
-		return map[string]Decision{uid12: {Backend: backend, BackendHandler: handler, Epoch: epoch}}
-	}
-	on := func(backend string) map[string]string { return map[string]string{uid12: backend} }
-	for _, c := range []struct {
-		name   string
-		pod    Pod
-		view   view
-		config *Config
-		want   Route
-	}{
+	runDecide(t, []decideCase{
 		{"handler", Pod{UID: uid12, Handler: "containerd"}, view{epoch: 3}, plain,
 			Route{Handler: "containerd", Backend: "containerd", Rule: "handler containerd", Epoch: 3}},
 		{"a handler is never migrated", Pod{UID: uid12, Handler: "docker"}, view{epoch: 3}, migrating(t, 100, ""),
@@ -135,6 +158,11 @@ func TestDecide(t *testing.T) {
 			Route{Backend: "docker", Rule: "default: bucket 12 ≥ 0%", Epoch: 4}},
 		{"all", Pod{UID: uid45}, view{epoch: 4}, migrating(t, 100, ""),
 			Route{Backend: "containerd", Rule: "migration to containerd: bucket 45 < 100%", Epoch: 4}},
+	})
+}
+
+func TestDecideWithMemory(t *testing.T) {
+	runDecide(t, []decideCase{
 		{"decided in this epoch", Pod{UID: uid12}, view{epoch: 4, decisions: before("docker", "", 4)}, migrating(t, 100, ""),
 			Route{Backend: "docker", Rule: "default: decided before", Epoch: 4}},
 		{"decided in this epoch keeps its handler", Pod{UID: uid12}, view{epoch: 4, decisions: before("containerd", "old", 4)}, migrating(t, 0, "new"),
@@ -153,17 +181,7 @@ func TestDecide(t *testing.T) {
 			Route{Backend: "containerd", Rule: "default: uid runs on containerd", Epoch: 3}},
 		{"no uid binds nobody", Pod{}, view{epoch: 4, decisions: map[string]Decision{"": {Backend: "containerd", Epoch: 4}}, live: map[string]string{"": "gone"}}, migrating(t, 0, ""),
 			Route{Backend: "docker", Rule: "default: bucket 52 ≥ 0%", Epoch: 4}},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			got, err := Decide(c.pod, c.view, c.config)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got != c.want {
-				t.Errorf("got  %+v\nwant %+v", got, c.want)
-			}
-		})
-	}
+	})
 }
 
 func TestDecideErrors(t *testing.T) {

@@ -3,6 +3,7 @@ package policy
 import (
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -73,7 +74,7 @@ func checkValid(t *testing.T, c *Config) {
 		if _, ok := c.Backend(r.Backend); !ok || r.Rule == "" {
 			t.Errorf("handler %q: %+v", handler, r)
 		}
-		if !contains(c.FrontHandlers(r.Backend, r.BackendHandler), handler) {
+		if !slices.Contains(c.FrontHandlers(r.Backend, r.BackendHandler), handler) {
 			t.Errorf("handler %q is not in front of %+v", handler, r)
 		}
 	}

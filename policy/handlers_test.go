@@ -2,6 +2,7 @@ package policy
 
 import (
 	"reflect"
+	"slices"
 	"testing"
 )
 
@@ -73,18 +74,9 @@ func TestFrontHandlersCoverDecide(t *testing.T) {
 				t.Fatal(err)
 			}
 			front := c.FrontHandlers(r.Backend, r.BackendHandler)
-			if !contains(front, handler) {
+			if !slices.Contains(front, handler) {
 				t.Errorf("%d%%: %q goes to %s, %q, whose front handlers are %q", percent, handler, r.Backend, r.BackendHandler, front)
 			}
 		}
 	}
-}
-
-func contains(list []string, s string) bool {
-	for _, l := range list {
-		if l == s {
-			return true
-		}
-	}
-	return false
 }

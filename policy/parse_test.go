@@ -2,6 +2,7 @@ package policy
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -152,4 +153,30 @@ config.yaml:12: routes[0].backend: there is no backend "docker" (did you mean Do
 config.yaml:13: routes[1].handler: "docker" already has a route at line 12, and the first match wins: remove one of them
 config.yaml:14: migration.percent: 200 is not between 0 and 100
 config.yaml:15: default: there is no backend "dockr" (did you mean Docker?)`}})
+}
+
+// The report must not grow faster than the file, however much in it is wrong.
+func TestParseReportStaysInProportion(t *testing.T) {
+	fill := func(head, line string) []byte {
+		var b strings.Builder
+		b.WriteString(head)
+		for i := 0; b.Len() < maxFileSize-2*len(line); i++ {
+			fmt.Fprintf(&b, line, i)
+		}
+		return []byte(b.String())
+	}
+	for name, data := range map[string][]byte{
+		"backends":     fill("backends:\n", "  b%d: {type: docker}\n"),
+		"cri backends": fill("backends:\n", "  b%d: {type: cri, endpoint: unix:///a}\n"),
+		"routes":       fill(minimal+"routes:\n", "- {handler: h%d, backend: b}\n"),
+		"same routes":  fill(minimal+"routes:\n", "- {handler: h, backend: docker, k%d: 1}\n"),
+		"keys":         fill(minimal, "k%d: 1\n"),
+	} {
+		_, err := Parse("config.yaml", data)
+		if err == nil {
+			t.Errorf("%s: accepted", name)
+		} else if n := len(err.Error()); n > 40*len(data) {
+			t.Errorf("%s: %d bytes of problems from %d bytes", name, n, len(data))
+		}
+	}
 }

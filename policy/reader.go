@@ -54,13 +54,18 @@ var plainKey = regexp.MustCompile(`^[A-Za-z0-9_-]{1,63}$`)
 
 // join returns the dotted key of a child.
 func join(parent, name string) string {
-	if !plainKey.MatchString(name) {
-		name = quote(name)
-	}
 	if parent == "" {
+		return plain(name)
+	}
+	return parent + "." + plain(name)
+}
+
+// plain returns the name of a key as messages show it.
+func plain(name string) string {
+	if plainKey.MatchString(name) {
 		return name
 	}
-	return parent + "." + name
+	return quote(name)
 }
 
 // is tells whether the node is a plain value of the tag's type, and notes a

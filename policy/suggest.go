@@ -20,13 +20,21 @@ func suggest(name string, known []string) string {
 			}
 		}
 	}
-	switch {
-	case best != "":
-		return "did you mean " + best + "?"
-	case len(known) > suggestions:
-		return fmt.Sprintf("there are %s and %d more", strings.Join(known[:suggestions], ", "), len(known)-suggestions)
+	if best != "" {
+		return "did you mean " + plain(best) + "?"
 	}
-	return "there are " + strings.Join(known, ", ")
+	var list strings.Builder
+	for i, k := range known {
+		if i == suggestions {
+			fmt.Fprintf(&list, " and %d more", len(known)-i)
+			break
+		}
+		if i > 0 {
+			list.WriteString(", ")
+		}
+		list.WriteString(plain(k))
+	}
+	return "there are " + list.String()
 }
 
 // edits returns how many bytes must be inserted, removed or replaced to turn a

@@ -23,6 +23,8 @@ func TestSuggest(t *testing.T) {
 		{"a", []string{"b"}, "there are b"},
 		{"", []string{"docker"}, "there are docker"},
 		{strings.Repeat("x", 1000), []string{"docker"}, "there are docker"},
+		{"podman", []string{"a\nb", "c"}, `there are "a\nb", c`},
+		{"a\nbcd", []string{"a\nbce"}, `did you mean "a\nbce"?`},
 		{"podman", many, "there are " + strings.Join(many[:20], ", ") + " and 5 more"},
 	} {
 		if got := suggest(c.name, c.known); got != c.want {
