@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"path"
@@ -52,13 +51,14 @@ func checkListen(address string) error {
 
 // checkPath tells what keeps a path from being absolute and unambiguous.
 func checkPath(p string) error {
+	clean := path.Clean(p)
 	switch {
 	case strings.ContainsFunc(p, unicode.IsControl):
 		return fmt.Errorf("%s has control characters: remove them", quote(p))
 	case !path.IsAbs(p):
 		return fmt.Errorf("%s is not an absolute path: begin it with /", quote(p))
-	case path.Clean(p) != p && path.Clean(p)+"/" != p:
-		return fmt.Errorf("%s is not in its shortest form: write %s", quote(p), quote(path.Clean(p)))
+	case p != clean && (clean == "/" || p != clean+"/"):
+		return fmt.Errorf("%s is not in its shortest form: write %s", quote(p), quote(clean))
 	}
 	return nil
 }
@@ -89,7 +89,7 @@ func checkStream(address string) error {
 }
 
 // logSize is a size as the Engine's max-size option takes it.
-var logSize = regexp.MustCompile(`^([1-9][0-9]{0,11})([kmg]?)$`)
+var logSize = regexp.MustCompile(`^([1-9][0-9]{0,12})([kmg]?)$`)
 
 // checkLogSize tells what keeps a value from being the size of a log file.
 func checkLogSize(size string) error {
@@ -103,10 +103,10 @@ func checkLogSize(size string) error {
 	}
 	unit := map[string]int64{"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}[parts[2]]
 	switch {
+	case n > maxLogSize/unit: // first, since otherwise the product could overflow
+		return fmt.Errorf("%s per log file fills any disk: write at most 1024g", quote(size))
 	case n*unit < minLogSize:
 		return fmt.Errorf("%s is too small: rotation would outrun the reader; write at least 16k", quote(size))
-	case n > maxLogSize/unit:
-		return errors.New("more than 1024g per log file fills any disk: write less")
 	}
 	return nil
 }

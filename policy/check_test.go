@@ -105,7 +105,7 @@ config.yaml:6: backends.other.streamListen: only a backend of type docker has th
 		{"log size is a number", replaced(t, docker, "{type: docker, logs: {maxSize: 50}}"), "config.yaml:5: backends.docker.logs.maxSize: want a string, found a whole number"},
 		{"log size is unlimited", replaced(t, docker, "{type: docker, logs: {maxSize: \"-1\"}}"), `config.yaml:5: backends.docker.logs.maxSize: "-1" is not a size: write a number of bytes or of k, m or g, like 50m`},
 		{"log size is small", replaced(t, docker, "{type: docker, logs: {maxSize: 15k}}"), `config.yaml:5: backends.docker.logs.maxSize: "15k" is too small: rotation would outrun the reader; write at least 16k`},
-		{"log size is large", replaced(t, docker, "{type: docker, logs: {maxSize: 999999999999g}}"), "config.yaml:5: backends.docker.logs.maxSize: more than 1024g per log file fills any disk: write less"},
+		{"log size is large", replaced(t, docker, "{type: docker, logs: {maxSize: 999999999999g}}"), `config.yaml:5: backends.docker.logs.maxSize: "999999999999g" per log file fills any disk: write at most 1024g`},
 		{"log files", replaced(t, docker, "{type: docker, logs: {maxFiles: 1}}"), "config.yaml:5: backends.docker.logs.maxFiles: 1 is not between 2 and 100: with one file rotation would lose lines not yet read"},
 		{"cni", replaced(t, docker, "{type: docker, cni: {confDir: net.d, cacheDir: \"\", binDirs: [bin, /a//b, 3]}}"), `config.yaml:5: backends.docker.cni.binDirs[2]: want a string, found a whole number
 config.yaml:5: backends.docker.cni.confDir: "net.d" is not an absolute path: begin it with /

@@ -104,6 +104,11 @@ config.yaml:7: routes: want a list, found a value tagged "!!set"`},
 		{"tag and kind differ", minimal + "listen: !!str {a: b}\nstateDir: !!int x\nmigration: {percent: !!int x}\n", `config.yaml:6: listen: has a tag that does not fit its value: remove the tag
 config.yaml:7: stateDir: want a string, found a whole number
 config.yaml:8: migration.percent: "x" is not a decimal number that fits`},
+	})
+}
+
+func TestParseReferences(t *testing.T) {
+	runInvalid(t, []invalidCase{
 		{"keys that are no strings", minimal + "3: a\n[a]: b\n? {a: b}\n: c\n~: d\n", `config.yaml:6: a key must be a string: put it in quotes if it is meant as one
 config.yaml:7: a key must be a string: put it in quotes if it is meant as one
 config.yaml:8: a key must be a string: put it in quotes if it is meant as one
