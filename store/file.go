@@ -1,0 +1,206 @@
+package store
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"go.etcd.io/bbolt"
+)
+
+// FileName is the name that the log has in the daemon's state directory.
+const FileName = "events.db"
+
+var (
+	bucketMeta   = []byte("meta")
+	bucketEvents = []byte("events")
+	keyFormat    = []byte("format")
+)
+
+// formatMagic tells a log from any other bbolt file.
+const formatMagic = "crimuxev"
+
+// birthSuffix marks a file that is not a log yet.
+const birthSuffix = ".new"
+
+// format is what the meta bucket says of the file.
+type format struct {
+	schema uint32
+	id     [16]byte // of this log, random
+	born   int64    // Unix nanoseconds
+}
+
+func (f format) encode() []byte {
+	b := append([]byte(nil), formatMagic...)
+	b = binary.BigEndian.AppendUint32(b, f.schema)
+	b = append(b, f.id[:]...)
+	b = binary.BigEndian.AppendUint64(b, uint64(f.born))
+	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+}
+
+// decodeFormat reads a format of any schema: what a newer one appends lies
+// between the fields known here and the checksum.
+func decodeFormat(b []byte) (format, error) {
+	const fields = len(formatMagic) + 4 + 16 + 8
+	if len(b) < fields+crc32.Size || string(b[:len(formatMagic)]) != formatMagic {
+		return format{}, fmt.Errorf("%w: it is no event log (its format record is missing or unknown)", ErrDamaged)
+	}
+	end := len(b) - crc32.Size
+	if binary.BigEndian.Uint32(b[end:]) != crc32.Checksum(b[:end], castagnoli) {
+		return format{}, fmt.Errorf("%w: the checksum of its format record does not match", ErrDamaged)
+	}
+	rest := b[len(formatMagic):]
+	f := format{
+		schema: binary.BigEndian.Uint32(rest),
+		id:     [16]byte(rest[4:20]),
+		born:   int64(binary.BigEndian.Uint64(rest[20:28])),
+	}
+	if f.schema > Schema {
+		return f, fmt.Errorf("%w: its schema is %d, known is %d", ErrNewer, f.schema, Schema)
+	}
+	return f, nil
+}
+
+// create makes the log at path if there is nothing. It is built under another
+// name and renamed when it is complete and on disk, so that a crash leaves
+// either no log or an empty one, and never half of one. The lock on the
+// directory keeps two processes from both seeing nothing and one of them
+// writing to a file that the other has replaced.
+func create(path string, now func() time.Time) error {
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := lock(d, syscall.LOCK_EX); err != nil {
+		return err
+	}
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	tmp := path + birthSuffix
+	// What a crash in here left behind holds nothing yet.
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := initialize(tmp, now()); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return err
+	}
+	return d.Sync()
+}
+
+// initialize writes an empty log to path and syncs it: bbolt does in its
+// commit.
+func initialize(path string, now time.Time) error {
+	f := format{schema: Schema, born: now.UnixNano()}
+	_, _ = rand.Read(f.id[:]) // it never fails: crypto/rand ends the program instead
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockPatience})
+	if err != nil {
+		return err
+	}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		meta, err := tx.CreateBucket(bucketMeta)
+		if err != nil {
+			return err
+		}
+		if _, err := tx.CreateBucket(bucketEvents); err != nil {
+			return err
+		}
+		return meta.Put(keyFormat, f.encode())
+	})
+	return errors.Join(err, db.Close())
+}
+
+// file is a log's file while it is open.
+type file struct {
+	path   string
+	f      *os.File
+	db     *bbolt.DB
+	format format
+}
+
+// openFile locks, checks and maps the file at path, which must exist. It
+// returns *LockedError, ErrDamaged, ErrNewer, or the error of the system.
+func openFile(path string, readOnly, noSync bool) (*file, error) {
+	flags, how := os.O_RDWR, syscall.LOCK_EX
+	if readOnly {
+		flags, how = os.O_RDONLY, syscall.LOCK_SH
+	}
+	// Never a symlink or a FIFO that somebody put there.
+	f, err := os.OpenFile(path, flags|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	o := &file{path: path, f: f}
+	if err := o.open(how, readOnly, noSync); err != nil {
+		f.Close() // bbolt has closed it, or was never reached; what counts is err
+		return nil, err
+	}
+	return o, nil
+}
+
+func (o *file) open(how int, readOnly, noSync bool) error {
+	if err := lock(o.f, how); err != nil {
+		return err
+	}
+	// Under the lock, or a commit in progress would look like damage.
+	if err := checkPages(o.f); err != nil {
+		return o.name(err)
+	}
+	return o.name(guard(func() error {
+		db, err := bbolt.Open(o.path, 0o600, &bbolt.Options{
+			Timeout:      lockPatience,
+			ReadOnly:     readOnly,
+			NoSync:       noSync,
+			FreelistType: bbolt.FreelistMapType,
+			NoStatistics: true,
+			OpenFile:     func(string, int, os.FileMode) (*os.File, error) { return o.f, nil },
+		})
+		if err != nil {
+			return boltError(err)
+		}
+		o.db = db
+		return db.View(o.readFormat)
+	}))
+}
+
+func (o *file) readFormat(tx *bbolt.Tx) error {
+	meta := tx.Bucket(bucketMeta)
+	if meta == nil || tx.Bucket(bucketEvents) == nil {
+		return fmt.Errorf("%w: it is no event log (a bucket is missing)", ErrDamaged)
+	}
+	var err error
+	o.format, err = decodeFormat(meta.Get(keyFormat))
+	return err
+}
+
+// name puts the file's name before an error that does not have it.
+func (o *file) name(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", filepath.Base(o.path), err)
+}
+
+// close unmaps, unlocks and closes the file. Where bbolt was left in the
+// middle of something, its own Close might wait for ever: abandon.
+func (o *file) close(abandon bool) error {
+	if abandon {
+		return o.f.Close()
+	}
+	return o.db.Close()
+}

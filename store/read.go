@@ -1,0 +1,93 @@
+package store
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"go.etcd.io/bbolt"
+)
+
+// Records are copied out in pages of this size, so that no consumer, however
+// slow, holds a read transaction open: it would keep bbolt from reusing pages
+// and from growing its map.
+const (
+	pageRecords = 512
+	pageBytes   = 1 << 20
+)
+
+// errPageFull ends the reading of a page.
+var errPageFull = errors.New("page full")
+
+// records calls fn for each record from from to the last that is not above to.
+func (o *file) records(from, to uint64, fn func(Record) error) error {
+	for from <= to {
+		page, err := o.page(from, to)
+		if err != nil {
+			return err
+		}
+		for _, r := range page {
+			if err := fn(r); err != nil {
+				return err
+			}
+		}
+		if len(page) == 0 {
+			return nil
+		}
+		from = page[len(page)-1].Seq + 1
+	}
+	return nil
+}
+
+// page copies out the records from from on, at most to to, in one transaction.
+func (o *file) page(from, to uint64) ([]Record, error) {
+	var page []Record
+	size := 0
+	err := o.scan(from, to, func(r Record) error {
+		page = append(page, Record{Seq: r.Seq, Value: append([]byte(nil), r.Value...)})
+		if size += len(r.Value); size >= pageBytes || len(page) == pageRecords {
+			return errPageFull
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errPageFull) {
+		return nil, err
+	}
+	return page, nil
+}
+
+// scan calls fn for each record from from to to within one read transaction.
+// The value is only valid within fn.
+func (o *file) scan(from, to uint64, fn func(Record) error) error {
+	return o.name(guard(func() error {
+		return boltError(o.db.View(func(tx *bbolt.Tx) error {
+			b := tx.Bucket(bucketEvents)
+			if b == nil {
+				return fmt.Errorf("%w: the events are gone", ErrDamaged)
+			}
+			c := b.Cursor()
+			for k, v := c.Seek(seqKey(from)); k != nil; k, v = c.Next() {
+				seq, err := keySeq(k)
+				if err != nil {
+					return err
+				}
+				if seq > to {
+					return nil
+				}
+				if err := fn(Record{Seq: seq, Value: v}); err != nil {
+					return err
+				}
+			}
+			return nil
+		}))
+	}))
+}
+
+func seqKey(seq uint64) []byte { return binary.BigEndian.AppendUint64(nil, seq) }
+
+func keySeq(k []byte) (uint64, error) {
+	if len(k) != 8 {
+		return 0, fmt.Errorf("%w: a record's key is %d bytes long, not 8", ErrDamaged, len(k))
+	}
+	return binary.BigEndian.Uint64(k), nil
+}
