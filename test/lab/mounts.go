@@ -3,7 +3,6 @@ package lab
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -86,38 +85,6 @@ func (s site) removeShimSockets() error {
 			if err := os.Remove(sock); err != nil && !errors.Is(err, os.ErrNotExist) {
 				errs = append(errs, err)
 			}
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// removeCgroups removes the cgroups of containers whose shim was killed: nobody else does it for them.
-func removeCgroups(ids []string) error {
-	if len(ids) == 0 {
-		return nil
-	}
-	var dirs []string
-	err := filepath.WalkDir("/sys/fs/cgroup", func(p string, d fs.DirEntry, err error) error {
-		// Cgroups come and go while this looks.
-		if errors.Is(err, os.ErrNotExist) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if d.IsDir() && slices.Contains(ids, d.Name()) {
-			dirs = append(dirs, p)
-			return filepath.SkipDir
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("look for containers' cgroups: %w", err)
-	}
-	var errs []error
-	for _, d := range dirs {
-		if err := unix.Rmdir(d); err != nil && !errors.Is(err, unix.ENOENT) {
-			errs = append(errs, fmt.Errorf("remove cgroup %s: %w", d, err))
 		}
 	}
 	return errors.Join(errs...)

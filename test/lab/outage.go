@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -29,7 +32,41 @@ func (l *Lab) startDockerPair(ctx context.Context) error {
 
 // KillDocker ends dockerd as a crash would, and with it the containerd that it supervises in the layout
 // OwnContainerd; the containers' shims live on.
-func (l *Lab) KillDocker(ctx context.Context) error { return l.docker.kill(ctx) }
+func (l *Lab) KillDocker(ctx context.Context) error {
+	if err := l.docker.kill(ctx); err != nil {
+		return err
+	}
+	return l.buryManaged(ctx)
+}
+
+// buryManaged waits for the containerd that the kernel kills together with the dockerd that supervised it, and
+// removes its pid file: where process 1 is slow to reap, the next dockerd would take the zombie for a live
+// containerd and wait for it in vain.
+func (l *Lab) buryManaged(ctx context.Context) error {
+	file := l.site.path("run/docker/containerd/containerd.pid")
+	b, err := os.ReadFile(file)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look for dockerd's containerd: %w", err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		return fmt.Errorf("look for dockerd's containerd: %w", err)
+	}
+	for alive(process{pid: pid}) {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for dockerd's containerd (pid %d) to die with it: %w", pid, ctx.Err())
+		case <-time.After(pollInterval):
+		}
+	}
+	if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove the pid file of a dead containerd: %w", err)
+	}
+	return nil
+}
 
 // StopDocker asks dockerd to end and waits for it. Without LiveRestore dockerd first stops its containers.
 func (l *Lab) StopDocker(ctx context.Context) error { return l.docker.stop(ctx) }

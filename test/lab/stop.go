@@ -102,7 +102,7 @@ func (l *Lab) closeClients() error {
 
 // clear removes all that belongs to a site but its folder, and says what it had to remove.
 func (s site) clear(ctx context.Context) (leaks []string, err error) {
-	ids, killed, err := s.killOwn()
+	killed, err := s.killOwn()
 	for _, p := range killed {
 		leaks = append(leaks, fmt.Sprintf("%v was still running", p))
 	}
@@ -112,7 +112,7 @@ func (s site) clear(ctx context.Context) (leaks []string, err error) {
 			leaks = append(leaks, mountLeak(m.Mountpoint, m.FSType))
 		}
 	}
-	err = errors.Join(err, merr, s.unmountAll(), s.removeLinks(), s.removeNAT(ctx), s.removeResults(), s.removeShimSockets(), removeCgroups(ids))
+	err = errors.Join(err, merr, s.unmountAll(), s.removeLinks(), s.removeNAT(ctx), s.removeResults(), s.removeShimSockets(), s.removeCgroups())
 	return leaks, err
 }
 
@@ -124,26 +124,20 @@ func mountLeak(point, fstype string) string {
 	return fmt.Sprintf("%s is still mounted (%s)", point, fstype)
 }
 
-// killOwn kills what runs for the site: engines first, lest they act on the deaths that follow. It returns the
-// ids of containers whose shims it killed.
-func (s site) killOwn() (ids []string, killed []process, err error) {
+// killOwn kills what runs for the site: engines first, lest they act on the deaths that follow.
+func (s site) killOwn() (killed []process, err error) {
 	// A second look finds what an engine was just starting.
 	for range 2 {
 		engines, contained, lerr := s.own()
 		if lerr != nil {
-			return ids, killed, errors.Join(err, lerr)
-		}
-		for _, p := range engines {
-			if id := p.flag("-id"); id != "" {
-				ids = append(ids, id)
-			}
+			return killed, errors.Join(err, lerr)
 		}
 		slices.SortFunc(engines, func(a, b process) int { return rank(a) - rank(b) })
 		found := append(engines, contained...)
 		err = errors.Join(err, killAll(found))
 		killed = append(killed, found...)
 	}
-	return ids, killed, err
+	return killed, err
 }
 
 // rank sorts what starts processes before what merely watches over them.
