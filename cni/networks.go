@@ -2,40 +2,126 @@ package cni
 
 import (
 	"context"
-	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/containernetworking/cni/libcni"
 )
 
-var errStub = errors.New("not built yet")
+// Networks attaches pods to the node's default network. Its methods may be
+// called concurrently; ADD, DEL and Quiesce of one sandbox id wait for each
+// other, those of different ids do not.
+type Networks struct {
+	conf   *loader
+	bins   []string
+	cache  string
+	plugin *libcni.CNIConfig
+	locks  keyedLock
+}
 
-// Networks attaches pods to the default network.
-type Networks struct{}
+// New returns the networks of a node. The directories need not exist yet:
+// [Networks.Status] says what is missing.
+func New(c Config) (*Networks, error) {
+	for _, d := range append([]string{c.ConfDir, c.CacheDir}, c.BinDirs...) {
+		if !filepath.IsAbs(d) {
+			return nil, fmt.Errorf("%w: directory %q is not an absolute path: correct confDir, binDirs or cacheDir", ErrInvalid, d)
+		}
+	}
+	if len(c.BinDirs) == 0 {
+		return nil, fmt.Errorf("%w: no plugin directory: set binDirs", ErrInvalid)
+	}
+	bins := append([]string(nil), c.BinDirs...)
+	return &Networks{
+		conf:   &loader{dir: filepath.Clean(c.ConfDir)},
+		bins:   bins,
+		cache:  c.CacheDir,
+		plugin: libcni.NewCNIConfigWithCacheDir(bins, c.CacheDir, &runner{}),
+	}, nil
+}
 
-// Plan is an Attachment pinned to a configuration list.
-type Plan struct{}
+// Status is nil when there is a usable default network: a configuration that
+// parses, and the plugins of its list. Otherwise it says what is missing and
+// where, in words that fit the message of the NetworkReady condition, and has
+// [ErrNoNetwork] in its chain. It runs no plugin.
+func (n *Networks) Status() error {
+	_, err := n.usable()
+	return err
+}
 
-// New returns the networks of a node.
-func New(c Config) (*Networks, error) { return nil, errStub }
+// Skipped returns one error for each configuration file that was passed over
+// because it is damaged, though it comes by name before the one that is used.
+func (n *Networks) Skipped() []error { return n.conf.load().skipped }
 
-// ParsePlan reads what Marshal wrote.
-func ParsePlan(b []byte) (*Plan, error) { return nil, errStub }
+// Plan pins an attachment to today's default network. ID and Netns may be left
+// empty where the sandbox does not exist yet, and set with [Plan.For]. Errors
+// have [ErrNoNetwork] or [ErrInvalid] in their chain.
+func (n *Networks) Plan(a Attachment) (*Plan, error) {
+	list, err := n.usable()
+	if err != nil {
+		return nil, err
+	}
+	return newPlan(list, a)
+}
 
-// Marshal returns the plan as JSON.
-func (p *Plan) Marshal() ([]byte, error) { return nil, errStub }
+// Add carries the plan out and returns the pod's addresses. libcni's cache is
+// written last. When it fails, whatever part was done is still there: the
+// caller owes a [Networks.Del], as it does when ctx ended, in which case every
+// process of the running plugin's group has been killed.
+func (n *Networks) Add(ctx context.Context, p *Plan) (Result, error) {
+	if p.id == "" || p.netns == "" {
+		return Result{}, fmt.Errorf("%w: ADD needs a sandbox id and a network namespace", ErrInvalid)
+	}
+	unlock, err := n.locks.lock(ctx, p.id)
+	if err != nil {
+		return Result{}, fmt.Errorf("network %q: ADD for %s: wait for an earlier operation on it: %w", p.list.Name, p.id, err)
+	}
+	defer unlock()
+	res, err := n.plugin.AddNetworkList(ctx, p.list, p.runtimeConf(p.netns))
+	if err != nil {
+		return Result{}, fmt.Errorf("network %q: ADD for %s: %w", p.list.Name, p.id, err)
+	}
+	out, err := convert(res, p.ifName)
+	if err != nil {
+		return Result{}, fmt.Errorf("network %q: ADD for %s: %w", p.list.Name, p.id, err)
+	}
+	return out, nil
+}
 
-// Status is nil when there is a usable default network.
-func (n *Networks) Status() error { return errStub }
+// Del undoes the plan's ADD, with the plan's configuration and not today's. It
+// may be repeated, and called when the ADD never ran or failed half-way.
+//
+// netns is the path of the sandbox's network namespace, empty when it is gone.
+// A path that no longer leads to the namespace of the ADD, or leads to the
+// host's own, counts as gone: /proc/PID/ns/net of a dead sandbox may by now be
+// that of another process.
+func (n *Networks) Del(ctx context.Context, p *Plan, netns string) error {
+	if p.id == "" {
+		return fmt.Errorf("%w: DEL needs a sandbox id", ErrInvalid)
+	}
+	unlock, err := n.locks.lock(ctx, p.id)
+	if err != nil {
+		return fmt.Errorf("network %q: DEL for %s: wait for an earlier operation on it: %w", p.list.Name, p.id, err)
+	}
+	defer unlock()
+	if !p.leadsHome(netns) {
+		netns = ""
+	}
+	if err := n.plugin.DelNetworkList(ctx, p.list, p.runtimeConf(netns)); err != nil {
+		return fmt.Errorf("network %q: DEL for %s: %w", p.list.Name, p.id, err)
+	}
+	return n.dropLoopback(p.id, p.ifName)
+}
 
-// Plan pins an attachment to today's default network.
-func (n *Networks) Plan(a Attachment) (*Plan, error) { return nil, errStub }
-
-// Add attaches; on an error the caller owes a Del.
-func (n *Networks) Add(ctx context.Context, p *Plan) (Result, error) { return Result{}, errStub }
-
-// Del detaches; it is idempotent.
-func (n *Networks) Del(ctx context.Context, p *Plan, netns string) error { return errStub }
-
-// Cached reads an attachment back from libcni's cache.
-func (n *Networks) Cached(id string) (*Plan, Result, bool, error) { return nil, Result{}, false, errStub }
-
-// Quiesce ends plugin processes that a crashed daemon left for id.
-func (n *Networks) Quiesce(ctx context.Context, id string) error { return errStub }
+// usable returns the default network if it and its plugins are there.
+func (n *Networks) usable() (*libcni.NetworkConfigList, error) {
+	l := n.conf.load()
+	if l.err != nil {
+		return nil, l.err
+	}
+	for _, p := range l.list.Plugins {
+		if _, err := findPlugin(p.Network.Type, n.bins); err != nil {
+			return nil, fmt.Errorf("%w: network %q of %s: %w", ErrNoNetwork, l.list.Name, l.file, err)
+		}
+	}
+	return l.list, nil
+}
