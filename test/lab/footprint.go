@@ -30,8 +30,8 @@ type Footprint struct {
 	CNIResults map[string]string
 	// Links has the names of the links on the lab's bridge.
 	Links map[string]string
-	// Netns has the paths of named network namespaces: the lab's own, and those in /run/netns and
-	// /run/docker/netns that were not there when the lab started.
+	// Netns has the paths of named network namespaces: those of the lab's engines, which are in its folder, and
+	// those in /run/netns that were not there when the lab started.
 	Netns map[string]string
 	// Mounts maps containers' mount points below the lab's folder to their file system's type.
 	Mounts map[string]string

@@ -8,6 +8,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
+
+	"github.com/crimux/crimux/backends/docker/infra"
 )
 
 // WebBody is what the web image answers to every GET of /.
@@ -54,16 +56,11 @@ func buildImages(userland string) ([]namedImage, error) {
 		}
 		out = append(out, namedImage{s.name, img})
 	}
-	pause, err := pauseImage(base)
+	pause, err := infra.Image()
 	if err != nil {
 		return nil, fmt.Errorf("build the pause image: %w", err)
 	}
 	return append(out, namedImage{"pause", pause}), nil
-}
-
-// pauseImage is what containerd runs as every pod's sandbox.
-func pauseImage(base v1.Layer) (v1.Image, error) {
-	return assemble(v1.Config{Env: []string{imagePath}, Entrypoint: []string{"sleep", "2147483647"}}, base)
 }
 
 func assemble(config v1.Config, layers ...v1.Layer) (v1.Image, error) {

@@ -46,9 +46,10 @@ func (s site) unmountAll() error {
 	return errors.Join(errs...)
 }
 
-// netnsMounts are the named network namespaces of the lab's engines and those at the places that all share.
+// netnsMounts are the named network namespaces of the lab's engines, which are in its folder, and those at the
+// place where "ip netns" and others that all share the machine keep theirs.
 func netnsMounts(s site) ([]string, error) {
-	places := []string{s.dir + "/", "/run/netns/", "/run/docker/netns/", "/var/run/netns/", "/var/run/docker/netns/"}
+	places := []string{s.dir + "/", "/run/netns/", "/var/run/netns/"}
 	mounts, err := mountinfo.GetMounts(mountinfo.FSTypeFilter(nsfs))
 	if err != nil {
 		return nil, fmt.Errorf("list network namespaces: %w", err)
