@@ -1,0 +1,110 @@
+// Package admin is how the crimux commands ask a running daemon, which holds
+// the event log's lock. It hands out the log's records as they are stored,
+// checksum and chain included, so that whoever asks folds and verifies them
+// with the same code as from the file.
+//
+// It speaks HTTP on a unix socket that only root can open. There is one
+// resource:
+//
+//	GET /v1/records?from=SEQ[&follow=true]
+//
+// answers the records from SEQ on, each as 8 bytes of sequence number, 4
+// bytes of length (both big-endian) and the stored value. With follow the
+// answer does not end: what is appended later is sent as it comes.
+package admin
+
+import (
+	"context"
+	"encoding/binary"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/crimux/crimux/store"
+)
+
+const recordsPath = "/v1/records"
+
+// Log is the part of store.Log that is served.
+type Log interface {
+	Records(from uint64, fn func(store.Record) error) error
+	Changed(after uint64) <-chan struct{}
+}
+
+// Server serves a log on the admin socket.
+type Server struct {
+	log  Log
+	http *http.Server
+}
+
+// NewServer returns a server of log.
+func NewServer(log Log) *Server {
+	s := &Server{log: log}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+recordsPath, s.records)
+	s.http = &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	return s
+}
+
+// Serve answers requests on l until Close. It closes l.
+func (s *Server) Serve(l net.Listener) error {
+	if err := s.http.Serve(l); err != http.ErrServerClosed {
+		return err
+	}
+	return nil
+}
+
+// Close ends Serve and every answer under way.
+func (s *Server) Close() error { return s.http.Close() }
+
+func (s *Server) records(w http.ResponseWriter, r *http.Request) {
+	from, err := strconv.ParseUint(r.FormValue("from"), 10, 64)
+	if err != nil {
+		http.Error(w, "from: not a sequence number", http.StatusBadRequest)
+		return
+	}
+	follow := r.FormValue("follow") == "true"
+	w.Header().Set("Content-Type", "application/octet-stream")
+	if err := s.send(r.Context(), w, from, follow); err != nil {
+		// The answer has begun. Cutting it off is how its end is told from a
+		// failure: the reader gets an unexpected EOF.
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// send writes the records from from on; with follow, until ctx is done.
+func (s *Server) send(ctx context.Context, w http.ResponseWriter, from uint64, follow bool) error {
+	flush := http.NewResponseController(w).Flush
+	for {
+		err := s.log.Records(from, func(r store.Record) error {
+			from = r.Seq + 1
+			return write(w, r)
+		})
+		if err != nil {
+			return err
+		}
+		if !follow {
+			return nil
+		}
+		if err := flush(); err != nil {
+			return err
+		}
+		select {
+		case <-s.log.Changed(max(from, 1) - 1):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// header is the length of what precedes each value.
+const header = 8 + 4
+
+func write(w http.ResponseWriter, r store.Record) error {
+	b := make([]byte, 0, header+len(r.Value))
+	b = binary.BigEndian.AppendUint64(b, r.Seq)
+	b = binary.BigEndian.AppendUint32(b, uint32(len(r.Value)))
+	_, err := w.Write(append(b, r.Value...))
+	return err
+}

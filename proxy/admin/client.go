@@ -1,0 +1,104 @@
+package admin
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+
+	"github.com/crimux/crimux/store"
+)
+
+// maxRecord bounds what a client believes of a record's length.
+const maxRecord = 64 << 20
+
+// Client reads the log of a running daemon.
+type Client struct{ http *http.Client }
+
+// Dial returns a client of the daemon whose admin socket is at path, and an
+// error when none listens there: it wraps os.ErrNotExist or
+// syscall.ECONNREFUSED.
+func Dial(ctx context.Context, path string) (*Client, error) {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", path)
+	}
+	c, err := dial(ctx, "", "")
+	if err != nil {
+		return nil, err
+	}
+	return &Client{&http.Client{Transport: &http.Transport{DialContext: dial}}}, c.Close()
+}
+
+// Records calls fn for each record from from on, until the last one there is.
+// It implements [store.Source].
+func (c *Client) Records(from uint64, fn func(store.Record) error) error {
+	return c.read(context.Background(), from, false, fn)
+}
+
+// Follow is Records, and then calls fn for each record that is appended,
+// until ctx is done, which is no error, or the daemon ends.
+func (c *Client) Follow(ctx context.Context, from uint64, fn func(store.Record) error) error {
+	err := c.read(ctx, from, true, fn)
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// Close lets go of the connection.
+func (c *Client) Close() error {
+	c.http.CloseIdleConnections()
+	return nil
+}
+
+func (c *Client) read(ctx context.Context, from uint64, follow bool, fn func(store.Record) error) error {
+	url := "http://crimux" + recordsPath + "?from=" + strconv.FormatUint(from, 10) + "&follow=" + strconv.FormatBool(follow)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return fmt.Errorf("ask the daemon: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("ask the daemon: %s", resp.Status)
+	}
+	body := bufio.NewReaderSize(resp.Body, 1<<16)
+	for {
+		r, err := next(body)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read the daemon's answer: %w", err)
+		}
+		if err := fn(r); err != nil {
+			return err
+		}
+	}
+}
+
+// next reads one record; io.EOF is the end of a whole answer.
+func next(body io.Reader) (store.Record, error) {
+	var h [header]byte
+	if _, err := io.ReadFull(body, h[:]); err != nil {
+		return store.Record{}, err
+	}
+	n := binary.BigEndian.Uint32(h[8:])
+	if n > maxRecord {
+		return store.Record{}, fmt.Errorf("a record of %d bytes", n)
+	}
+	r := store.Record{Seq: binary.BigEndian.Uint64(h[:8]), Value: make([]byte, n)}
+	if _, err := io.ReadFull(body, r.Value); err != nil {
+		return store.Record{}, io.ErrUnexpectedEOF
+	}
+	return r, nil
+}

@@ -1,0 +1,100 @@
+package proxy
+
+import (
+	"context"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/crimux/crimux/backends"
+	"github.com/crimux/crimux/proxy/wire"
+	"github.com/crimux/crimux/store/eventpb"
+)
+
+// call is a unary call with its route: what is sent, to whom, and what of it
+// is recorded.
+type call struct {
+	method *method
+	// frame is the request as the backend gets it.
+	frame  *backends.Frame
+	target *backends.Member
+	// intent is what an operation records; of other calls only the ids.
+	intent *eventpb.Intent
+	// key names the operation among those in flight; "" joins nothing.
+	key string
+	// earlier returns the answer of an earlier identical call whose effect
+	// is still there; nil where there can be none.
+	earlier func(context.Context) (backends.Answer, bool)
+	// rewrite adjusts the answer on its way out; nil changes nothing.
+	rewrite func(wire.Message) wire.Message
+}
+
+// unary carries out one unary call.
+func (s *Server) unary(ctx context.Context, m *method, frame *backends.Frame) (backends.Answer, error) {
+	req := wire.Message(frame.Bytes())
+	if err := req.Valid(); err != nil {
+		return backends.Answer{}, status.Errorf(codes.InvalidArgument, "%s: %v", m.name, err)
+	}
+	switch m.class {
+	case fanOut:
+		return s.fanOut(ctx, m, frame)
+	case nodeWide:
+		return s.nodeWide(ctx, m, frame)
+	case byImage:
+		return s.image(ctx, m, frame)
+	}
+	c, err := s.route(ctx, m, frame)
+	if err != nil {
+		return backends.Answer{}, err
+	}
+	return s.send(ctx, c)
+}
+
+// send takes a routed call through recording and effect.
+func (s *Server) send(ctx context.Context, c *call) (backends.Answer, error) {
+	if err := c.target.Check(); err != nil {
+		return backends.Answer{}, err
+	}
+	a, err := s.carry(ctx, c)
+	if err == nil && c.rewrite != nil {
+		a.Body = rewritten(a.Body, c.rewrite)
+	}
+	return a, err
+}
+
+func (s *Server) carry(ctx context.Context, c *call) (backends.Answer, error) {
+	switch c.method.recording {
+	case asOperation:
+		return s.operate(ctx, c)
+	case behind:
+		return s.recordBehind(ctx, c)
+	case counted:
+		return s.countProbe(ctx, c)
+	}
+	return read(ctx, c.target, c.method.full, c.frame)
+}
+
+// read asks one backend for something that changes nothing. It gives up when
+// the backend's breaker opens.
+func read(ctx context.Context, m *backends.Member, full string, frame *backends.Frame) (backends.Answer, error) {
+	if err := m.Check(); err != nil {
+		return backends.Answer{}, err
+	}
+	guarded, cancel := m.Guard(ctx)
+	defer cancel()
+	a, err := m.Invoke(guarded, &backends.Call{Method: full, Request: frame, Journal: backends.NoJournal})
+	if err != nil && guarded.Err() != nil && ctx.Err() == nil {
+		return a, context.Cause(guarded)
+	}
+	return a, err
+}
+
+// rewritten returns f as fn changes it, and f itself where it changes nothing.
+func rewritten(f *backends.Frame, fn func(wire.Message) wire.Message) *backends.Frame {
+	before := f.Bytes()
+	after := fn(before)
+	if len(after) == len(before) && (len(after) == 0 || &after[0] == &before[0]) {
+		return f
+	}
+	return backends.NewFrame(after)
+}

@@ -1,0 +1,193 @@
+package proxy
+
+import (
+	"context"
+	"maps"
+	"time"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/crimux/crimux/backends"
+	"github.com/crimux/crimux/proxy/wire"
+	"github.com/crimux/crimux/store"
+	"github.com/crimux/crimux/store/eventpb"
+)
+
+// observeTimeout bounds one look at a backend.
+const observeTimeout = 30 * time.Second
+
+// observe compares what a backend has with what the state knows of it, item
+// by item, and records the differences as one event. Requests never pay for
+// it: it runs beside them, and leaves alone what an operation under way is
+// about to make known itself.
+func (s *Server) observe(ctx context.Context, m *backends.Member, cause string) error {
+	ctx, cancel := context.WithTimeout(ctx, observeTimeout)
+	defer cancel()
+	before := s.known(m.Name())
+	sandboxes, err := read(ctx, m, runtimeapi.RuntimeService_ListPodSandbox_FullMethodName, backends.NewFrame(nil))
+	if err != nil {
+		return err
+	}
+	defer sandboxes.Body.Free()
+	containers, err := read(ctx, m, runtimeapi.RuntimeService_ListContainers_FullMethodName, backends.NewFrame(nil))
+	if err != nil {
+		return err
+	}
+	defer containers.Body.Free()
+
+	o := &eventpb.Observed{Cause: cause}
+	s.compareSandboxes(o, before, m.Name(), sandboxes.Body.Bytes())
+	s.compareContainers(o, before, m.Name(), containers.Body.Bytes())
+	s.dropUnderway(o, before, m.Name())
+	s.askExits(ctx, m, o)
+	if len(o.Sandboxes)+len(o.Containers)+len(o.GoneSandboxes)+len(o.GoneContainers) == 0 {
+		return nil
+	}
+	for _, id := range o.GoneContainers {
+		s.appendProbe(s.probes.end(id))
+	}
+	return s.remember(ctx, o, m.Name())
+}
+
+// knowledge is what the state knew of one backend before it was asked.
+type knowledge struct {
+	sandboxes  map[string]*eventpb.Sandbox
+	containers map[string]*eventpb.Container
+}
+
+func (s *Server) known(backend string) knowledge {
+	k := knowledge{make(map[string]*eventpb.Sandbox), make(map[string]*eventpb.Container)}
+	s.log.View(func(st *store.State) {
+		for sb := range st.SandboxesOf(backend) {
+			k.sandboxes[sb.GetId()] = sb
+		}
+		for ctr := range st.ContainersOf(backend) {
+			k.containers[ctr.GetId()] = ctr
+		}
+	})
+	return k
+}
+
+// compareSandboxes adds to o what a list of sandboxes shows to be new,
+// changed or gone.
+func (s *Server) compareSandboxes(o *eventpb.Observed, before knowledge, backend string, list wire.Message) {
+	gone := maps.Clone(before.sandboxes)
+	list.Each(1, func(item wire.Message) bool {
+		id := valid(item.String(1))
+		delete(gone, id)
+		have := before.sandboxes[id]
+		if have == nil || have.GetState() != sandboxState(item.Int(3)) || have.GetCreatedAt() != item.Int(4) {
+			o.Sandboxes = append(o.Sandboxes, s.sandboxRecord(backend, item))
+		}
+		return true
+	})
+	for id := range gone {
+		o.GoneSandboxes = append(o.GoneSandboxes, id)
+	}
+}
+
+// compareContainers is compareSandboxes for containers. A container that has
+// exited is looked at until its end is known.
+func (s *Server) compareContainers(o *eventpb.Observed, before knowledge, backend string, list wire.Message) {
+	gone := maps.Clone(before.containers)
+	list.Each(1, func(item wire.Message) bool {
+		id := valid(item.String(1))
+		delete(gone, id)
+		have := before.containers[id]
+		if have == nil || have.GetState() != containerState(item.Int(6)) ||
+			have.GetCreatedAt() != item.Int(7) || have.GetImageRef() != valid(item.String(5)) || endUnknown(have) {
+			o.Containers = append(o.Containers, s.containerRecord(backend, item))
+		}
+		return true
+	})
+	for id := range gone {
+		o.GoneContainers = append(o.GoneContainers, id)
+	}
+}
+
+// endUnknown tells whether a container is known to have exited, but not how.
+func endUnknown(ctr *eventpb.Container) bool {
+	return ctr.GetState() == eventpb.ContainerState_CONTAINER_STATE_EXITED && ctr.GetReason() == ""
+}
+
+// dropUnderway takes out of o what an operation under way is about, and what
+// has changed since the backend was asked: the answer was older than that.
+func (s *Server) dropUnderway(o *eventpb.Observed, before knowledge, backend string) {
+	s.log.View(func(st *store.State) {
+		busy := underway(st, backend)
+		o.Sandboxes = kept(o.Sandboxes, func(sb *eventpb.Sandbox) bool {
+			return !busy.sandboxes[sb.GetId()] && !busy.pods[podID(sb.GetPod())] && st.Sandbox(sb.GetId()) == before.sandboxes[sb.GetId()]
+		})
+		o.Containers = kept(o.Containers, func(c *eventpb.Container) bool {
+			return !busy.containers[c.GetId()] && !busy.sandboxes[c.GetSandboxId()] &&
+				!busy.creating[joinKey("", c.GetSandboxId(), c.GetName(), "", c.GetAttempt())] && st.Container(c.GetId()) == before.containers[c.GetId()]
+		})
+		o.GoneSandboxes = kept(o.GoneSandboxes, func(id string) bool {
+			return !busy.sandboxes[id] && st.Sandbox(id) == before.sandboxes[id]
+		})
+		o.GoneContainers = kept(o.GoneContainers, func(id string) bool {
+			return !busy.containers[id] && !busy.sandboxes[before.containers[id].GetSandboxId()] && st.Container(id) == before.containers[id]
+		})
+	})
+}
+
+// busy is what the open operations on a backend are about.
+type busy struct {
+	sandboxes, containers map[string]bool
+	pods, creating        map[string]bool
+}
+
+func underway(st *store.State, backend string) busy {
+	b := busy{make(map[string]bool), make(map[string]bool), make(map[string]bool), make(map[string]bool)}
+	for op := range st.OperationsOf(backend) {
+		in := op.GetIntent()
+		switch in.GetMethod() {
+		case "RunPodSandbox", "RestorePod":
+			b.pods[podID(in.GetPod())] = true
+		case "CreateContainer":
+			b.creating[joinKey("", in.GetSandboxId(), in.GetContainerName(), "", in.GetContainerAttempt())] = true
+		case "StopPodSandbox", "RemovePodSandbox":
+			b.sandboxes[in.GetSandboxId()] = true
+		default:
+			b.containers[in.GetContainerId()] = true
+		}
+	}
+	return b
+}
+
+func podID(p *eventpb.PodKey) string {
+	return joinKey("", p.GetNamespace(), p.GetName(), p.GetUid(), p.GetAttempt())
+}
+
+func kept[T any](list []T, keep func(T) bool) []T {
+	var out []T
+	for _, v := range list {
+		if keep(v) {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+// askExits adds to each container that has exited when and how it did. One
+// whose status cannot be had is looked at again the next time.
+func (s *Server) askExits(ctx context.Context, m *backends.Member, o *eventpb.Observed) {
+	o.Containers = kept(o.Containers, func(c *eventpb.Container) bool {
+		if c.GetState() != eventpb.ContainerState_CONTAINER_STATE_EXITED {
+			return true
+		}
+		id := wire.AppendItem(nil, idField, []byte(c.GetId()))
+		a, err := read(ctx, m, runtimeapi.RuntimeService_ContainerStatus_FullMethodName, backends.NewFrame(id))
+		if err != nil {
+			return s.knownContainer(c.GetId()) == nil
+		}
+		withStatus(c, wire.Message(a.Body.Bytes()).Msg(1))
+		if c.GetReason() == "" {
+			c.Reason = "Unknown"
+		}
+		a.Body.Free()
+		return !proto.Equal(c, s.knownContainer(c.GetId()))
+	})
+}

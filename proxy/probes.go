@@ -1,0 +1,89 @@
+package proxy
+
+import (
+	"context"
+	"sync"
+
+	"google.golang.org/grpc/status"
+
+	"github.com/crimux/crimux/backends"
+	"github.com/crimux/crimux/proxy/wire"
+	"github.com/crimux/crimux/store/eventpb"
+)
+
+// probes counts ExecSync calls by container. A node makes some hundred of
+// them a minute, nearly all with the same result: the log keeps a run of
+// equal results as one event.
+type probes struct {
+	mu   sync.Mutex
+	runs map[string]*probeRun
+}
+
+type probeRun struct {
+	backend string
+	probed  *eventpb.Probed
+}
+
+// countProbe carries out an ExecSync and counts its result.
+func (s *Server) countProbe(ctx context.Context, c *call) (backends.Answer, error) {
+	a, err := read(ctx, c.target, c.method.full, c.frame)
+	p := &eventpb.Probed{ContainerId: c.intent.GetContainerId(), Count: 1, Code: uint32(status.Code(err)), Since: now()}
+	if err == nil {
+		p.ExitCode = int32(wire.Message(a.Body.Bytes()).Int(3))
+	}
+	if done := s.probes.count(c.target.Name(), p); done != nil {
+		s.appendProbe(done)
+	}
+	return a, err
+}
+
+// count adds a result to its container's run, and returns the run that it
+// ends, if any.
+func (p *probes) count(backend string, r *eventpb.Probed) *probeRun {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	last := p.runs[r.ContainerId]
+	if last != nil && last.probed.Code == r.Code && last.probed.ExitCode == r.ExitCode {
+		last.probed.Count++
+		return nil
+	}
+	if p.runs == nil {
+		p.runs = make(map[string]*probeRun)
+	}
+	p.runs[r.ContainerId] = &probeRun{backend, r}
+	return last
+}
+
+// end takes out the run of a container that is no more.
+func (p *probes) end(containerID string) *probeRun {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	run := p.runs[containerID]
+	delete(p.runs, containerID)
+	return run
+}
+
+// take takes out all runs.
+func (p *probes) take() []*probeRun {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var all []*probeRun
+	for _, r := range p.runs {
+		all = append(all, r)
+	}
+	p.runs = nil
+	return all
+}
+
+func (s *Server) appendProbe(r *probeRun) {
+	if r != nil {
+		s.log.Append(&eventpb.Event{Backend: r.backend, Kind: &eventpb.Event_Probed{Probed: r.probed}})
+	}
+}
+
+// flushProbes writes every run as it stands.
+func (s *Server) flushProbes() {
+	for _, r := range s.probes.take() {
+		s.appendProbe(r)
+	}
+}

@@ -1,0 +1,156 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/crimux/crimux/backends"
+	"github.com/crimux/crimux/proxy/wire"
+)
+
+// stream answers a server-streaming method.
+func (s *Server) stream(ctx context.Context, m *method, req *backends.Frame, ss grpc.ServerStream) error {
+	if m.unary == "" {
+		return s.containerEvents(ctx, m, req, ss)
+	}
+	return s.streamList(ctx, m, req, ss)
+}
+
+// streamList answers the streaming form of a list. All six are always
+// answered, over the unary list where a backend is older than they are: one
+// Unimplemented would turn streaming off in the kubelet until its restart.
+// The messages of both forms are the same on the wire, so what came in
+// several is one list by concatenation, merged as any other and sent whole.
+func (s *Server) streamList(ctx context.Context, m *method, req *backends.Frame, ss grpc.ServerStream) error {
+	msg := wire.Message(req.Bytes())
+	if err := msg.Valid(); err != nil {
+		return status.Errorf(codes.InvalidArgument, "%s: %v", m.name, err)
+	}
+	members := s.concerned(m.unary, msg)
+	parts := make([]part, len(members))
+	var wg sync.WaitGroup
+	for i, member := range members {
+		wg.Go(func() {
+			parts[i].member = member
+			parts[i].ans, parts[i].err = collect(ctx, member, m, req)
+		})
+	}
+	wg.Wait()
+	if ctx.Err() != nil {
+		return status.FromContextError(ctx.Err()).Err()
+	}
+	a, err := s.merge(m.unary, msg, parts)
+	if err == nil && a.Body.Len() == 0 {
+		// No items: the stream ends without a message.
+		return nil
+	}
+	return answer(ss, a, err)
+}
+
+// collect reads the whole stream of one backend.
+func collect(ctx context.Context, m *backends.Member, method *method, req *backends.Frame) (backends.Answer, error) {
+	if err := m.Check(); err != nil {
+		return backends.Answer{}, err
+	}
+	guarded, cancel := m.Guard(ctx)
+	defer cancel()
+	frames, err := drain(guarded, m, method.full, req)
+	if status.Code(err) == codes.Unimplemented {
+		return read(ctx, m, method.unary, req)
+	}
+	if err != nil && guarded.Err() != nil && ctx.Err() == nil {
+		err = context.Cause(guarded)
+	}
+	if err != nil {
+		return backends.Answer{}, err
+	}
+	return backends.Answer{Body: backends.Concat(frames...)}, nil
+}
+
+func drain(ctx context.Context, m *backends.Member, full string, req *backends.Frame) ([]*backends.Frame, error) {
+	st, err := open(ctx, m, full, req)
+	if err != nil {
+		return nil, err
+	}
+	frames := []*backends.Frame{backends.NewFrame(nil)}
+	for {
+		f, err := st.Recv()
+		if errors.Is(err, io.EOF) {
+			return frames, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		frames = append(frames, f)
+	}
+}
+
+// open begins a server-streaming call.
+func open(ctx context.Context, m *backends.Member, full string, req *backends.Frame) (backends.Stream, error) {
+	st, err := m.Stream(ctx, full)
+	if err != nil {
+		return nil, err
+	}
+	// An error of Send is told in full by Recv.
+	if err := st.Send(req); err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	if err := st.CloseSend(); err != nil {
+		return nil, err
+	}
+	return st, nil
+}
+
+// containerEvents joins the event streams of the backends that have them. It
+// ends with the client, or when the last of the streams has ended.
+func (s *Server) containerEvents(ctx context.Context, m *method, req *backends.Frame, ss grpc.ServerStream) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	// A stream without events must be told from one that has not begun.
+	if err := ss.SendHeader(nil); err != nil {
+		return err
+	}
+	members := s.set.All()
+	ended := make(chan error, len(members))
+	var sending sync.Mutex
+	for _, member := range members {
+		go func() { ended <- pump(ctx, member, m, req, &sending, ss) }()
+	}
+	first := <-ended
+	for range len(members) - 1 {
+		if err := <-ended; status.Code(first) == codes.Unimplemented {
+			first = err
+		}
+	}
+	return first
+}
+
+// pump sends on the events of one backend.
+func pump(ctx context.Context, member *backends.Member, m *method, req *backends.Frame, sending *sync.Mutex, ss grpc.ServerStream) error {
+	st, err := open(ctx, member, m.full, req)
+	if err != nil {
+		return err
+	}
+	for {
+		f, err := st.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		sending.Lock()
+		err = ss.SendMsg(f)
+		sending.Unlock()
+		f.Free()
+		if err != nil {
+			return err
+		}
+	}
+}
