@@ -30,11 +30,14 @@ func (l *Lab) startDockerPair(ctx context.Context) error {
 	return l.docker.start(ctx)
 }
 
-// KillDocker ends dockerd as a crash would, and with it the containerd that it supervises in the layout
-// OwnContainerd; the containers' shims live on.
+// KillDocker ends dockerd as a crash would, and with it, in the layout OwnContainerd, dockerd's containerd; the
+// containers' shims live on.
 func (l *Lab) KillDocker(ctx context.Context) error {
 	if err := l.docker.kill(ctx); err != nil {
 		return err
+	}
+	if l.engine.running() {
+		return l.engine.kill(ctx)
 	}
 	return l.buryManaged(ctx)
 }
@@ -68,8 +71,14 @@ func (l *Lab) buryManaged(ctx context.Context) error {
 	return nil
 }
 
-// StopDocker asks dockerd to end and waits for it. Without LiveRestore dockerd first stops its containers.
-func (l *Lab) StopDocker(ctx context.Context) error { return l.docker.stop(ctx) }
+// StopDocker asks dockerd, and in the layout OwnContainerd its containerd, to end and waits for them. Without
+// LiveRestore dockerd first stops its containers.
+func (l *Lab) StopDocker(ctx context.Context) error {
+	if err := l.docker.stop(ctx); err != nil || !l.engine.running() {
+		return err
+	}
+	return l.engine.stop(ctx)
+}
 
 // StartDocker starts a dockerd that was stopped or killed, and waits until it answers.
 func (l *Lab) StartDocker(ctx context.Context) error {

@@ -18,6 +18,12 @@ const unowned = time.Minute
 // Sweep removes labs whose owner is dead, with their processes, mounts, links and rules, and says so on w. It
 // leaves alone living labs and folders that CRIMUX_LAB_KEEP kept.
 func Sweep(ctx context.Context, w io.Writer) error {
+	// Two that sweep the same lab would trip over each other.
+	unlock, err := lockCache()
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	dirs, err := filepath.Glob(filepath.Join(labRoot, basePrefix+"[0-9]*"))
 	if err != nil {
 		return fmt.Errorf("look for stale labs: %w", err)
