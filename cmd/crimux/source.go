@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/crimux/crimux/policy"
+	"github.com/crimux/crimux/proxy/admin"
+	"github.com/crimux/crimux/store"
+	"github.com/crimux/crimux/store/eventpb"
+)
+
+// source is where a command reads the event log: the daemon while one runs,
+// since it holds the file's lock, and else the file.
+type source struct {
+	store.Source
+	io.Closer
+	// daemon is set where a daemon answers.
+	daemon *admin.Client
+	// noDaemon says why daemon is nil.
+	noDaemon string
+}
+
+// openSource finds the log that the command's configuration names.
+func openSource(c *cobra.Command) (*source, error) {
+	cfg, err := policy.Load(configPath(c))
+	if err != nil {
+		return nil, err
+	}
+	path, named := policy.UnixPath(cfg.AdminListen)
+	if !named {
+		return openFile(cfg.StateDir, fmt.Sprintf("adminListen is %s, a socket that only the daemon is given: "+
+			"to read from the daemon, set adminListen to unix:// and the path in the socket unit's ListenStream", cfg.AdminListen))
+	}
+	client, err := admin.Dial(c.Context(), path)
+	switch {
+	case err == nil:
+		return &source{Source: client, Closer: client, daemon: client}, nil
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return openFile(cfg.StateDir, "no daemon answers on "+path)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("%s: permission denied: the daemon's admin socket is root's: run as root", path)
+	default:
+		return nil, fmt.Errorf("ask the daemon: %w", err)
+	}
+}
+
+// openFile opens the log's file, for want of a daemon.
+func openFile(stateDir, noDaemon string) (*source, error) {
+	path := filepath.Join(stateDir, eventsFile)
+	r, err := store.OpenReadOnly(path)
+	switch {
+	case err == nil:
+		return &source{Source: r, Closer: r, noDaemon: noDaemon}, nil
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("%s: there is no event log: the daemon has not run with this configuration, "+
+			"or stateDir is not the one that it uses (%s)", path, noDaemon)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("%s: permission denied: the event log is root's: run as root", path)
+	case errors.Is(err, store.ErrLocked):
+		return nil, fmt.Errorf("%w: %s", err, noDaemon)
+	case errors.Is(err, syscall.ELOOP):
+		return nil, fmt.Errorf("%s: it is a symbolic link, which is never followed: set stateDir to the folder that it leads to", path)
+	default:
+		return nil, pathed(path, err)
+	}
+}
+
+// pathed puts the log's whole path before an error that may name its file only.
+func pathed(path string, err error) error {
+	var named *os.PathError
+	if errors.As(err, &named) {
+		return err
+	}
+	return fmt.Errorf("%s: %w", filepath.Dir(path), err)
+}
+
+// walk verifies the log's events and calls fn for each in order, with the
+// state that those before it amount to. It ends with the first error, and
+// between two events when ctx does. fn must not keep the state.
+func (s *source) walk(ctx context.Context, fn func(before *store.State, e *eventpb.Event) error) error {
+	return s.Records(0, newWalker(ctx, fn).next)
+}
+
+// walker takes a log's records one after the other.
+type walker struct {
+	ctx   context.Context
+	chain store.Chain
+	state *store.State
+	fn    func(before *store.State, e *eventpb.Event) error
+}
+
+func newWalker(ctx context.Context, fn func(*store.State, *eventpb.Event) error) *walker {
+	return &walker{ctx: ctx, state: store.NewState(), fn: fn}
+}
+
+func (w *walker) next(r store.Record) error {
+	if err := w.ctx.Err(); err != nil {
+		return err
+	}
+	e, err := w.chain.Next(r)
+	if err != nil {
+		return damaged(err)
+	}
+	if err := w.fn(w.state, e); err != nil {
+		return err
+	}
+	if err := w.state.Apply(e); err != nil {
+		return damaged(err)
+	}
+	return nil
+}
+
+// damaged adds to an error about the log what to do.
+func damaged(err error) error {
+	return fmt.Errorf("%w: 'crimux verify' tells what of the log is sound", err)
+}
