@@ -1,0 +1,403 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/crimux/crimux/backends"
+	"github.com/crimux/crimux/backends/cri"
+	"github.com/crimux/crimux/policy"
+	"github.com/crimux/crimux/store"
+)
+
+// fakeRuntime is a CRI runtime on a socket, with knobs for faults. It keeps
+// sandboxes and containers, and nothing runs.
+type fakeRuntime struct {
+	runtimeapi.UnimplementedRuntimeServiceServer
+	runtimeapi.UnimplementedImageServiceServer
+	name   string
+	socket string
+	grpc   *grpc.Server
+
+	mu         sync.Mutex
+	next       int
+	sandboxes  map[string]*runtimeapi.PodSandbox
+	containers map[string]*runtimeapi.Container
+	images     map[string]*runtimeapi.Image
+	calls      []string
+	// before runs at the start of each call, outside the lock; an error is
+	// the answer.
+	before func(ctx context.Context, method string, req any) error
+}
+
+func newFake(t *testing.T, name string) *fakeRuntime {
+	f := &fakeRuntime{
+		name: name, socket: filepath.Join(t.TempDir(), name+".sock"),
+		sandboxes: map[string]*runtimeapi.PodSandbox{}, containers: map[string]*runtimeapi.Container{}, images: map[string]*runtimeapi.Image{},
+	}
+	f.start(t)
+	t.Cleanup(func() { f.stop() })
+	return f
+}
+
+func (f *fakeRuntime) start(t *testing.T) {
+	t.Helper()
+	l, err := net.Listen("unix", f.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.grpc = grpc.NewServer(grpc.UnaryInterceptor(f.intercept))
+	runtimeapi.RegisterRuntimeServiceServer(f.grpc, f)
+	runtimeapi.RegisterImageServiceServer(f.grpc, f)
+	go f.grpc.Serve(l)
+}
+
+func (f *fakeRuntime) stop() { f.grpc.Stop() }
+
+func (f *fakeRuntime) intercept(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	name := info.FullMethod[strings.LastIndexByte(info.FullMethod, '/')+1:]
+	f.mu.Lock()
+	f.calls = append(f.calls, name)
+	before := f.before
+	f.mu.Unlock()
+	if before != nil {
+		if err := before(ctx, name, req); err != nil {
+			return nil, err
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return next(ctx, req)
+}
+
+func (f *fakeRuntime) setBefore(fn func(ctx context.Context, method string, req any) error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.before = fn
+}
+
+func (f *fakeRuntime) called(name string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := 0
+	for _, c := range f.calls {
+		if c == name {
+			n++
+		}
+	}
+	return n
+}
+
+func (f *fakeRuntime) edit(fn func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	fn()
+}
+
+func (f *fakeRuntime) Version(context.Context, *runtimeapi.VersionRequest) (*runtimeapi.VersionResponse, error) {
+	return &runtimeapi.VersionResponse{RuntimeName: f.name}, nil
+}
+
+func (f *fakeRuntime) Status(context.Context, *runtimeapi.StatusRequest) (*runtimeapi.StatusResponse, error) {
+	return &runtimeapi.StatusResponse{
+		Status: &runtimeapi.RuntimeStatus{Conditions: []*runtimeapi.RuntimeCondition{
+			{Type: runtimeapi.RuntimeReady, Status: true}, {Type: runtimeapi.NetworkReady, Status: true},
+		}},
+		RuntimeHandlers: []*runtimeapi.RuntimeHandler{{Name: "", Features: &runtimeapi.RuntimeHandlerFeatures{UserNamespaces: f.name == "b"}}},
+	}, nil
+}
+
+func (f *fakeRuntime) RunPodSandbox(_ context.Context, r *runtimeapi.RunPodSandboxRequest) (*runtimeapi.RunPodSandboxResponse, error) {
+	for _, sb := range f.sandboxes {
+		if sb.Metadata.Uid == r.Config.Metadata.Uid && sb.Metadata.Attempt == r.Config.Metadata.Attempt {
+			return nil, status.Errorf(codes.Unknown, "name is reserved for %s", sb.Id)
+		}
+	}
+	f.next++
+	id := fmt.Sprintf("%s-sandbox-%d", f.name, f.next)
+	f.sandboxes[id] = &runtimeapi.PodSandbox{
+		Id: id, Metadata: r.Config.Metadata, CreatedAt: time.Now().UnixNano(), Labels: r.Config.Labels,
+		Annotations: r.Config.Annotations, RuntimeHandler: r.RuntimeHandler,
+	}
+	return &runtimeapi.RunPodSandboxResponse{PodSandboxId: id}, nil
+}
+
+func (f *fakeRuntime) StopPodSandbox(_ context.Context, r *runtimeapi.StopPodSandboxRequest) (*runtimeapi.StopPodSandboxResponse, error) {
+	if sb := f.sandboxes[r.PodSandboxId]; sb != nil {
+		sb.State = runtimeapi.PodSandboxState_SANDBOX_NOTREADY
+	}
+	return &runtimeapi.StopPodSandboxResponse{}, nil
+}
+
+func (f *fakeRuntime) RemovePodSandbox(_ context.Context, r *runtimeapi.RemovePodSandboxRequest) (*runtimeapi.RemovePodSandboxResponse, error) {
+	delete(f.sandboxes, r.PodSandboxId)
+	maps.DeleteFunc(f.containers, func(_ string, c *runtimeapi.Container) bool { return c.PodSandboxId == r.PodSandboxId })
+	return &runtimeapi.RemovePodSandboxResponse{}, nil
+}
+
+func (f *fakeRuntime) PodSandboxStatus(_ context.Context, r *runtimeapi.PodSandboxStatusRequest) (*runtimeapi.PodSandboxStatusResponse, error) {
+	sb := f.sandboxes[r.PodSandboxId]
+	if sb == nil {
+		return nil, status.Errorf(codes.NotFound, "%s has no sandbox %q", f.name, r.PodSandboxId)
+	}
+	return &runtimeapi.PodSandboxStatusResponse{Status: &runtimeapi.PodSandboxStatus{
+		Id: sb.Id, Metadata: sb.Metadata, State: sb.State, CreatedAt: sb.CreatedAt, RuntimeHandler: sb.RuntimeHandler,
+	}}, nil
+}
+
+func (f *fakeRuntime) ListPodSandbox(_ context.Context, r *runtimeapi.ListPodSandboxRequest) (*runtimeapi.ListPodSandboxResponse, error) {
+	resp := new(runtimeapi.ListPodSandboxResponse)
+	for _, id := range slices.Sorted(maps.Keys(f.sandboxes)) {
+		if strings.HasPrefix(id, r.GetFilter().GetId()) {
+			resp.Items = append(resp.Items, f.sandboxes[id])
+		}
+	}
+	return resp, nil
+}
+
+func (f *fakeRuntime) CreateContainer(_ context.Context, r *runtimeapi.CreateContainerRequest) (*runtimeapi.CreateContainerResponse, error) {
+	f.next++
+	id := fmt.Sprintf("%s-container-%d", f.name, f.next)
+	f.containers[id] = &runtimeapi.Container{
+		Id: id, PodSandboxId: r.PodSandboxId, Metadata: r.Config.Metadata, Image: r.Config.Image,
+		CreatedAt: time.Now().UnixNano(), Labels: r.Config.Labels,
+	}
+	return &runtimeapi.CreateContainerResponse{ContainerId: id}, nil
+}
+
+func (f *fakeRuntime) StartContainer(_ context.Context, r *runtimeapi.StartContainerRequest) (*runtimeapi.StartContainerResponse, error) {
+	c := f.containers[r.ContainerId]
+	if c == nil {
+		return nil, status.Errorf(codes.NotFound, "%s has no container %q", f.name, r.ContainerId)
+	}
+	c.State = runtimeapi.ContainerState_CONTAINER_RUNNING
+	return &runtimeapi.StartContainerResponse{}, nil
+}
+
+func (f *fakeRuntime) ContainerStatus(_ context.Context, r *runtimeapi.ContainerStatusRequest) (*runtimeapi.ContainerStatusResponse, error) {
+	c := f.containers[r.ContainerId]
+	if c == nil {
+		return nil, status.Errorf(codes.NotFound, "%s has no container %q", f.name, r.ContainerId)
+	}
+	st := &runtimeapi.ContainerStatus{Id: c.Id, Metadata: c.Metadata, State: c.State, CreatedAt: c.CreatedAt, Image: c.Image}
+	if c.State == runtimeapi.ContainerState_CONTAINER_EXITED {
+		st.ExitCode, st.Reason, st.FinishedAt = 7, "Error", 1234
+	}
+	return &runtimeapi.ContainerStatusResponse{Status: st}, nil
+}
+
+func (f *fakeRuntime) ListContainers(_ context.Context, r *runtimeapi.ListContainersRequest) (*runtimeapi.ListContainersResponse, error) {
+	resp := new(runtimeapi.ListContainersResponse)
+	for _, id := range slices.Sorted(maps.Keys(f.containers)) {
+		c := f.containers[id]
+		if strings.HasPrefix(id, r.GetFilter().GetId()) && strings.HasPrefix(c.PodSandboxId, r.GetFilter().GetPodSandboxId()) {
+			resp.Containers = append(resp.Containers, c)
+		}
+	}
+	return resp, nil
+}
+
+func (f *fakeRuntime) ExecSync(_ context.Context, r *runtimeapi.ExecSyncRequest) (*runtimeapi.ExecSyncResponse, error) {
+	return &runtimeapi.ExecSyncResponse{Stdout: []byte("canary-exec-output"), ExitCode: int32(len(r.Cmd) - 1)}, nil
+}
+
+func (f *fakeRuntime) ImageStatus(_ context.Context, r *runtimeapi.ImageStatusRequest) (*runtimeapi.ImageStatusResponse, error) {
+	return &runtimeapi.ImageStatusResponse{Image: f.images[r.GetImage().GetImage()]}, nil
+}
+
+func (f *fakeRuntime) PullImage(_ context.Context, r *runtimeapi.PullImageRequest) (*runtimeapi.PullImageResponse, error) {
+	f.images[r.Image.Image] = &runtimeapi.Image{Id: "sha256:" + r.Image.Image, RepoTags: []string{f.name + "/" + r.Image.Image}}
+	return &runtimeapi.PullImageResponse{ImageRef: "sha256:" + r.Image.Image}, nil
+}
+
+func (f *fakeRuntime) RemoveImage(_ context.Context, r *runtimeapi.RemoveImageRequest) (*runtimeapi.RemoveImageResponse, error) {
+	delete(f.images, r.Image.Image)
+	return &runtimeapi.RemoveImageResponse{}, nil
+}
+
+func (f *fakeRuntime) ListImages(context.Context, *runtimeapi.ListImagesRequest) (*runtimeapi.ListImagesResponse, error) {
+	return &runtimeapi.ListImagesResponse{Images: slices.Collect(maps.Values(f.images))}, nil
+}
+
+// node is a front over two fakes, a and b; a is the default.
+type node struct {
+	runtimeapi.RuntimeServiceClient
+	images runtimeapi.ImageServiceClient
+	conn   *grpc.ClientConn
+	a, b   *fakeRuntime
+	server *Server
+	log    *store.Log
+	dir    string
+	stop   func()
+}
+
+const nodeConfig = `apiVersion: crimux.dev/v1
+kind: Config
+listen: unix:///run/unused.sock
+stateDir: %s
+backends:
+  a: {type: cri, endpoint: "unix://%s"}
+  b: {type: cri, endpoint: "unix://%s"}
+routes:
+  - {handler: front-a, backend: a, backendHandler: own-a}
+  - {handler: front-b, backend: b}
+default: a
+health: {probeInterval: 20ms, downAfter: 300ms}
+runtimeName: containerd
+`
+
+func newNode(t *testing.T) *node {
+	n := &node{a: newFake(t, "a"), b: newFake(t, "b"), dir: t.TempDir()}
+	n.begin(t)
+	return n
+}
+
+// begin starts a run of the daemon on the node's folder.
+func (n *node) begin(t *testing.T) {
+	t.Helper()
+	cfg, err := policy.Parse("config.yaml", fmt.Appendf(nil, nodeConfig, n.dir, n.a.socket, n.b.socket))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n.log, err = store.Open(filepath.Join(n.dir, "events.db"), store.Options{NoSync: true}); err != nil {
+		t.Fatal(err)
+	}
+	var list []backends.Backend
+	for _, b := range cfg.Backends {
+		c, err := cri.New(b.Name, b.Endpoint)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, c)
+	}
+	set, err := backends.NewSet(backends.Probing{Interval: cfg.Health.ProbeInterval, DownAfter: cfg.Health.DownAfter}, list...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.server, err = New(Options{Config: cfg, Backends: set, Log: n.log, Version: "test", Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.serve(t, set)
+}
+
+func (n *node) serve(t *testing.T, set *backends.Set) {
+	t.Helper()
+	socket := filepath.Join(t.TempDir(), "front.sock")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { n.server.Run(ctx) })
+	wg.Go(func() { n.server.Serve(l) })
+	if n.conn, err = grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials())); err != nil {
+		t.Fatal(err)
+	}
+	n.RuntimeServiceClient, n.images = runtimeapi.NewRuntimeServiceClient(n.conn), runtimeapi.NewImageServiceClient(n.conn)
+	stopped := false
+	n.stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		n.conn.Close()
+		sctx, done := context.WithTimeout(context.Background(), time.Second)
+		n.server.Shutdown(sctx)
+		done()
+		cancel()
+		wg.Wait()
+		set.Close()
+		n.log.Close()
+	}
+	t.Cleanup(n.stop)
+	n.waitUp(t)
+}
+
+// waitUp waits until both backends have been seen and recovered.
+func (n *node) waitUp(t *testing.T) {
+	t.Helper()
+	eventually(t, "both backends are up", func() bool {
+		for _, m := range n.server.set.All() {
+			if !m.Health().Up {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for range 500 {
+		if ok() {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatalf("never so: %s", what)
+}
+
+func runRequest(name, handler string) *runtimeapi.RunPodSandboxRequest {
+	return &runtimeapi.RunPodSandboxRequest{
+		RuntimeHandler: handler,
+		Config: &runtimeapi.PodSandboxConfig{
+			Metadata: &runtimeapi.PodSandboxMetadata{Name: name, Namespace: "ns", Uid: "uid-" + name},
+			Labels:   map[string]string{"app": name},
+		},
+	}
+}
+
+func (n *node) run(t *testing.T, name, handler string) string {
+	t.Helper()
+	r, err := n.RunPodSandbox(t.Context(), runRequest(name, handler))
+	if err != nil {
+		t.Fatalf("run %s: %v", name, err)
+	}
+	return r.PodSandboxId
+}
+
+func (n *node) create(t *testing.T, sandbox, name string) string {
+	t.Helper()
+	r, err := n.CreateContainer(t.Context(), createRequest(sandbox, name))
+	if err != nil {
+		t.Fatalf("create %s: %v", name, err)
+	}
+	return r.ContainerId
+}
+
+func createRequest(sandbox, name string) *runtimeapi.CreateContainerRequest {
+	return &runtimeapi.CreateContainerRequest{
+		PodSandboxId: sandbox,
+		Config: &runtimeapi.ContainerConfig{
+			Metadata: &runtimeapi.ContainerMetadata{Name: name},
+			Image:    &runtimeapi.ImageSpec{Image: "busybox"},
+		},
+	}
+}
+
+func mustSet(t *testing.T, list ...backends.Backend) *backends.Set {
+	t.Helper()
+	s, err := backends.NewSet(backends.Probing{}, list...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
