@@ -1,0 +1,192 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/client"
+	"google.golang.org/protobuf/proto"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/crimux/crimux/backends"
+	"github.com/crimux/crimux/backends/docker/crilog"
+	"github.com/crimux/crimux/backends/docker/streaming"
+	"github.com/crimux/crimux/cni"
+)
+
+// Options configure a backend.
+type Options struct {
+	// Name is the backend's name in the configuration.
+	Name string
+	// Endpoint is the Engine's socket: unix:///run/docker.sock.
+	Endpoint string
+	// PodInfraImage is the pause image. Where it is neither on the node nor to
+	// be had, the built-in one is used; empty uses the built-in one always.
+	PodInfraImage string
+	// CNI says where the pods' network comes from.
+	CNI cni.Config
+	// StreamListen is the loopback address for exec, attach and port-forward;
+	// empty is any free port of 127.0.0.1.
+	StreamListen string
+	// LogMaxSize and LogMaxFiles bound what the Engine keeps of a container's
+	// log, from which the log in CRI format is copied; empty is 50m and 5.
+	LogMaxSize  string
+	LogMaxFiles int
+	// Logger is told what no caller could be: lost log records, panics. Nil
+	// is slog's default.
+	Logger *slog.Logger
+}
+
+// Backend is a Docker Engine. See [New].
+type Backend struct {
+	name string
+	log  *slog.Logger
+	srv  *server
+}
+
+var (
+	_ backends.Backend   = (*Backend)(nil)
+	_ backends.Bounder   = (*Backend)(nil)
+	_ backends.Recoverer = (*Backend)(nil)
+	_ backends.Runner    = (*Backend)(nil)
+)
+
+// New returns the backend. The Engine need not run yet.
+func New(o Options) (*Backend, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	engine, err := client.NewClientWithOpts(client.WithHost(o.Endpoint), client.WithAPIVersionNegotiation())
+	if err != nil {
+		return nil, fmt.Errorf("backend %s: endpoint %q: %w", o.Name, o.Endpoint, err)
+	}
+	pods, err := cni.New(o.CNI)
+	if err != nil {
+		return nil, fmt.Errorf("backend %s: pod network: %w", o.Name, err)
+	}
+	follower, err := crilog.New(crilog.Options{
+		OnGap: func(id string, g crilog.Gap) {
+			o.Logger.Warn("container log: the engine rotated records away before they were copied", "container", id, "after", g.After, "before", g.Before)
+		},
+		OnError: func(id string, err error) {
+			if err == nil {
+				o.Logger.Info("container log is copied again", "container", id)
+				return
+			}
+			o.Logger.Warn("container log cannot be copied", "container", id, "error", err)
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("backend %s: container logs: %w", o.Name, err)
+	}
+	s, err := newServer(o, engine, pods, follower)
+	if err != nil {
+		return nil, err
+	}
+	s.streams, err = streaming.New(streaming.Options{Engine: engine, Listen: o.StreamListen, SandboxPID: s.sandboxPID})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("backend %s: streaming server: %w", o.Name, err), follower.Close())
+	}
+	return &Backend{name: o.Name, log: o.Logger, srv: s}, nil
+}
+
+// withDefaults fills in what is empty and refuses what cannot be.
+func (o Options) withDefaults() (Options, error) {
+	if o.Name == "" {
+		return o, errors.New("docker backend: a name is required")
+	}
+	if p, ok := strings.CutPrefix(o.Endpoint, "unix://"); !ok || !path.IsAbs(p) {
+		return o, fmt.Errorf("backend %s: endpoint %q: want unix:// and an absolute path: the engine must be on this node", o.Name, o.Endpoint)
+	}
+	if o.LogMaxSize == "" {
+		o.LogMaxSize = "50m"
+	}
+	if o.LogMaxFiles == 0 {
+		o.LogMaxFiles = 5
+	}
+	// With a single file the Engine truncates it on rotation, and lines that
+	// were not copied yet are gone.
+	if o.LogMaxFiles < 2 {
+		return o, fmt.Errorf("backend %s: log files %d: at least 2 are needed, or lines are lost on rotation", o.Name, o.LogMaxFiles)
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	o.Logger = o.Logger.With("backend", o.Name)
+	return o, nil
+}
+
+// newServer puts the CRI services together.
+func newServer(o Options, e engine, n networks, l logs) (*server, error) {
+	floor, err := oomFloor(os.ReadFile)
+	if err != nil {
+		return nil, fmt.Errorf("backend %s: %w", o.Name, err)
+	}
+	return &server{
+		endpoint: o.Endpoint,
+		engine:   e,
+		log:      o.Logger,
+		logs:     newContainerLogs(l),
+		pods:     newAttachments(n),
+		infra:    newInfraImage(o.PodInfraImage, e),
+		ops:      newOperations(),
+		locks:    newKeyLocks(),
+		node: nodeOptions{
+			oomFloor: floor,
+			logs:     container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": o.LogMaxSize, "max-file": fmt.Sprint(o.LogMaxFiles)}},
+			readFile: readProfile,
+		},
+	}, nil
+}
+
+// Name implements [backends.Backend].
+func (b *Backend) Name() string { return b.name }
+
+// Probe implements [backends.Backend].
+func (b *Backend) Probe(ctx context.Context) error {
+	if _, err := b.srv.engine.Ping(ctx); err != nil {
+		return b.srv.fail(err, "ping")
+	}
+	return nil
+}
+
+// Close implements [backends.Backend]. It must follow the end of Run.
+func (b *Backend) Close() error {
+	return errors.Join(b.srv.logs.copies.Close(), b.srv.engine.Close())
+}
+
+const (
+	runBound    = 4 * time.Minute
+	changeBound = 2 * time.Minute
+)
+
+// Bound implements [backends.Bounder].
+func (b *Backend) Bound(method string, req *backends.Frame) (time.Duration, bool) {
+	switch path.Base(method) {
+	case "RunPodSandbox":
+		return runBound, true
+	case "StopContainer":
+		var r runtimeapi.StopContainerRequest
+		if err := proto.Unmarshal(req.Bytes(), &r); err != nil {
+			return changeBound, true // Invoke refuses it
+		}
+		return stopGrace(r.Timeout) + changeBound, true
+	case "CreateContainer", "StartContainer", "StopPodSandbox", "RemoveContainer", "RemovePodSandbox":
+		return changeBound, true
+	}
+	return 0, false
+}
+
+// stopGrace is a StopContainer's timeout as a duration; no more than a day, so
+// that it cannot overflow.
+func stopGrace(seconds int64) time.Duration {
+	return time.Duration(min(max(seconds, 0), 86400)) * time.Second
+}

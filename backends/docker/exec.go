@@ -1,0 +1,65 @@
+package docker
+
+import (
+	"context"
+	"math"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// ExecSync implements the RuntimeService.
+func (s *server) ExecSync(ctx context.Context, r *runtimeapi.ExecSyncRequest) (*runtimeapi.ExecSyncResponse, error) {
+	if len(r.GetCmd()) == 0 {
+		return nil, invalid("cmd", "is required")
+	}
+	if r.GetTimeout() < 0 {
+		return nil, invalid("timeout", "%d is negative", r.GetTimeout())
+	}
+	f, err := s.runningContainer(ctx, r.GetContainerId())
+	if err != nil {
+		return nil, err
+	}
+	return s.streams.ExecSync(ctx, f.ID, r.GetCmd(), time.Duration(min(r.GetTimeout(), math.MaxInt32))*time.Second)
+}
+
+// Exec implements the RuntimeService: it returns the URL to connect to.
+func (s *server) Exec(ctx context.Context, r *runtimeapi.ExecRequest) (*runtimeapi.ExecResponse, error) {
+	if len(r.GetCmd()) == 0 {
+		return nil, invalid("cmd", "is required")
+	}
+	if _, err := s.runningContainer(ctx, r.GetContainerId()); err != nil {
+		return nil, err
+	}
+	return s.streams.Exec(r)
+}
+
+// Attach implements the RuntimeService.
+func (s *server) Attach(ctx context.Context, r *runtimeapi.AttachRequest) (*runtimeapi.AttachResponse, error) {
+	if _, err := s.runningContainer(ctx, r.GetContainerId()); err != nil {
+		return nil, err
+	}
+	return s.streams.Attach(r)
+}
+
+// PortForward implements the RuntimeService.
+func (s *server) PortForward(ctx context.Context, r *runtimeapi.PortForwardRequest) (*runtimeapi.PortForwardResponse, error) {
+	if _, err := s.sandboxPID(ctx, r.GetPodSandboxId()); err != nil {
+		return nil, err
+	}
+	return s.streams.PortForward(r)
+}
+
+// runningContainer returns a container that something can be run in.
+func (s *server) runningContainer(ctx context.Context, id string) (*found, error) {
+	f, err := s.lookUp(ctx, typeContainer, "container_id", id)
+	if err != nil {
+		return nil, err
+	}
+	if !f.State.Running {
+		return nil, status.Errorf(codes.FailedPrecondition, "container %s does not run", f.ID)
+	}
+	return f, nil
+}

@@ -1,0 +1,162 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+
+	"github.com/crimux/crimux/cni"
+)
+
+// attachments are the sandboxes' networks: what the CNI cache on disk says,
+// and what is known besides. A DEL is owed from before the ADD until it has
+// succeeded.
+type attachments struct {
+	net networks
+
+	mu    sync.Mutex
+	known map[string]attachment
+}
+
+type attachment struct {
+	state netState
+	ips   []netip.Addr
+	// plan is what a DEL is owed with, where the CNI cache may not have it.
+	plan *cni.Plan
+}
+
+type netState int
+
+const (
+	netUnknown  netState = iota
+	netAttached          // ADD succeeded
+	netOwed              // ADD was tried, DEL has not succeeded yet
+	netDetached          // DEL succeeded
+)
+
+func newAttachments(n networks) *attachments {
+	return &attachments{net: n, known: map[string]attachment{}}
+}
+
+// add attaches a sandbox. If it fails, a DEL is owed.
+func (a *attachments) add(ctx context.Context, p *cni.Plan) error {
+	a.owe(p)
+	res, err := a.net.Add(ctx, p)
+	if err != nil {
+		return err
+	}
+	a.set(p.ID(), attachment{state: netAttached, ips: res.IPs, plan: p})
+	return nil
+}
+
+// owe remembers the plan of an ADD that is being tried, or was.
+func (a *attachments) owe(p *cni.Plan) { a.set(p.ID(), attachment{state: netOwed, plan: p}) }
+
+// addresses returns the addresses of a sandbox; ok is false if it has no
+// network.
+func (a *attachments) addresses(id string) (ips []netip.Addr, ok bool, err error) {
+	if at := a.get(id); at.state != netUnknown {
+		return at.ips, at.state == netAttached, nil
+	}
+	plan, res, ok, err := a.net.Cached(id)
+	if err != nil {
+		return nil, false, fmt.Errorf("network of sandbox %s: %w", id, err)
+	}
+	if !ok {
+		return nil, false, nil
+	}
+	a.setIfUnknown(id, attachment{state: netAttached, ips: res.IPs, plan: plan})
+	return res.IPs, true, nil
+}
+
+// detach carries out the DEL that is owed, if one is. netns is empty when the
+// sandbox's namespace is gone. pod describes the sandbox for the case that the
+// ADD's own plan is not to be found anywhere.
+func (a *attachments) detach(ctx context.Context, id, netns string, pod cni.Attachment) error {
+	at := a.get(id)
+	if at.state == netDetached {
+		return nil
+	}
+	plan := at.plan
+	if plan == nil {
+		cached, _, ok, err := a.net.Cached(id)
+		if err != nil {
+			return fmt.Errorf("network of sandbox %s: %w", id, err)
+		}
+		if ok {
+			plan = cached
+		}
+	}
+	if plan == nil {
+		today, err := a.today(id, pod)
+		if errors.Is(err, cni.ErrNoNetwork) {
+			// Nothing says that it ever had a network, and there is none to
+			// detach it from: a pod must not be stuck on that.
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("network of sandbox %s: %w", id, err)
+		}
+		plan = today
+	}
+	return a.del(ctx, plan, netns)
+}
+
+// today is a plan with today's configuration, for a sandbox without a trace of
+// its ADD: a DEL that finds nothing does no harm.
+func (a *attachments) today(id string, pod cni.Attachment) (*cni.Plan, error) {
+	plan, err := a.net.Plan(pod)
+	if err != nil {
+		return nil, err
+	}
+	return plan.For(id, "")
+}
+
+// del carries out a DEL and remembers that none is owed any more.
+func (a *attachments) del(ctx context.Context, p *cni.Plan, netns string) error {
+	if err := a.net.Del(ctx, p, netns); err != nil {
+		a.owe(p)
+		return err
+	}
+	a.set(p.ID(), attachment{state: netDetached})
+	return nil
+}
+
+// forget drops what is known of a sandbox that is gone.
+func (a *attachments) forget(id string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.known, id)
+}
+
+func (a *attachments) get(id string) attachment {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.known[id]
+}
+
+func (a *attachments) set(id string, at attachment) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.known[id] = at
+}
+
+// setIfUnknown is set for what was read from disk, which must not overwrite
+// what was done meanwhile.
+func (a *attachments) setIfUnknown(id string, at attachment) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.known[id].state == netUnknown {
+		a.known[id] = at
+	}
+}
+
+// netnsOf is the path of the network namespace of a process; empty for none.
+func netnsOf(pid int) string {
+	if pid <= 0 {
+		return ""
+	}
+	return fmt.Sprintf("/proc/%d/ns/net", pid)
+}

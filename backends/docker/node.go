@@ -1,0 +1,125 @@
+package docker
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// The CRI's names and versions.
+const (
+	runtimeName    = "docker"
+	kubeletVersion = "0.1.0"
+	apiVersion     = "v1"
+)
+
+// Version implements the RuntimeService.
+func (s *server) Version(ctx context.Context, _ *runtimeapi.VersionRequest) (*runtimeapi.VersionResponse, error) {
+	f, err := s.currentFacts(ctx, factsAge)
+	if err != nil {
+		return nil, err
+	}
+	return &runtimeapi.VersionResponse{
+		Version: kubeletVersion, RuntimeName: runtimeName,
+		RuntimeVersion: f.version, RuntimeApiVersion: apiVersion,
+	}, nil
+}
+
+// Status implements the RuntimeService. It asks the Engine each time: its
+// answer is what the node's readiness hangs on.
+func (s *server) Status(ctx context.Context, r *runtimeapi.StatusRequest) (*runtimeapi.StatusResponse, error) {
+	runtime := condition(runtimeapi.RuntimeReady, "", "")
+	f, err := s.currentFacts(ctx, 0)
+	switch {
+	case err != nil:
+		runtime = condition(runtimeapi.RuntimeReady, "EngineUnreachable", status.Convert(err).Message())
+	case f.tooOld() != "":
+		runtime = condition(runtimeapi.RuntimeReady, "EngineTooOld", f.tooOld())
+	}
+	network := condition(runtimeapi.NetworkReady, "", "")
+	if err := s.pods.net.Status(); err != nil {
+		network = condition(runtimeapi.NetworkReady, "NetworkPluginNotReady", err.Error())
+	}
+	out := &runtimeapi.StatusResponse{
+		Status:   &runtimeapi.RuntimeStatus{Conditions: []*runtimeapi.RuntimeCondition{runtime, network}},
+		Features: &runtimeapi.RuntimeFeatures{},
+	}
+	if f != nil {
+		for _, name := range f.handlerNames() {
+			out.RuntimeHandlers = append(out.RuntimeHandlers, &runtimeapi.RuntimeHandler{
+				Name:     name,
+				Features: &runtimeapi.RuntimeHandlerFeatures{RecursiveReadOnlyMounts: f.recursiveReadOnly(name)},
+			})
+		}
+	}
+	if r.GetVerbose() {
+		out.Info, err = s.verboseStatus(f)
+	}
+	return out, err
+}
+
+// condition is true unless there is a reason why not.
+func condition(kind, reason, message string) *runtimeapi.RuntimeCondition {
+	return &runtimeapi.RuntimeCondition{Type: kind, Status: reason == "", Reason: reason, Message: message}
+}
+
+// verboseStatus is the info of a verbose Status: JSON under one key.
+func (s *server) verboseStatus(f *facts) (map[string]string, error) {
+	config := map[string]any{
+		"endpoint":      s.endpoint,
+		"podInfraImage": s.infra.configured,
+		"podCIDR":       deref(s.podCIDR.Load()),
+		"oomScoreFloor": s.node.oomFloor,
+		"logConfig":     s.node.logs.Config,
+	}
+	if f != nil {
+		config["engine"] = map[string]any{
+			"version": f.version, "api": f.api, "rootDir": f.rootDir, "storageDriver": f.driver,
+			"cgroupDriver": f.cgroupDriver, "apparmor": f.apparmor, "selinux": f.selinux, "cdi": f.cdi,
+		}
+	}
+	b, err := json.Marshal(config)
+	if err != nil {
+		return nil, status.Errorf(codes.Internal, "encode verbose status: %v", err)
+	}
+	return map[string]string{"config": string(b)}, nil
+}
+
+func deref(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}
+
+// RuntimeConfig implements the RuntimeService.
+func (s *server) RuntimeConfig(ctx context.Context, _ *runtimeapi.RuntimeConfigRequest) (*runtimeapi.RuntimeConfigResponse, error) {
+	f, err := s.currentFacts(ctx, time.Second)
+	if err != nil {
+		return nil, err
+	}
+	linux := &runtimeapi.LinuxRuntimeConfiguration{}
+	switch f.cgroupDriver {
+	case "systemd":
+		linux.CgroupDriver = runtimeapi.CgroupDriver_SYSTEMD
+	case "cgroupfs":
+		linux.CgroupDriver = runtimeapi.CgroupDriver_CGROUPFS
+	default:
+		return nil, status.Errorf(codes.FailedPrecondition,
+			"docker engine: cgroup driver %q: a kubelet needs cgroupfs or systemd (exec-opts native.cgroupdriver)", f.cgroupDriver)
+	}
+	return &runtimeapi.RuntimeConfigResponse{Linux: linux}, nil
+}
+
+// UpdateRuntimeConfig implements the RuntimeService. CNI configurations on a
+// node name their own ranges, so the pod CIDR is only remembered and shown.
+func (s *server) UpdateRuntimeConfig(_ context.Context, r *runtimeapi.UpdateRuntimeConfigRequest) (*runtimeapi.UpdateRuntimeConfigResponse, error) {
+	if cidr := r.GetRuntimeConfig().GetNetworkConfig().GetPodCidr(); cidr != "" {
+		s.podCIDR.Store(&cidr)
+	}
+	return &runtimeapi.UpdateRuntimeConfigResponse{}, nil
+}

@@ -1,0 +1,130 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/docker/docker/api/types/events"
+	"github.com/docker/docker/api/types/filters"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// Pauses between attempts to connect to an Engine that is away.
+const (
+	reconnectFirst = 200 * time.Millisecond
+	reconnectMax   = 5 * time.Second
+)
+
+// Run implements [backends.Runner]: it serves exec, attach and port-forward,
+// copies container logs and measures the disk, until ctx is done.
+func (b *Backend) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		if err := b.srv.streams.Run(ctx); err != nil && ctx.Err() == nil {
+			return fmt.Errorf("backend %s: streaming server: %w", b.name, err)
+		}
+		return nil
+	})
+	group.Go(func() error {
+		b.srv.watchLogs(ctx)
+		return nil
+	})
+	group.Go(func() error {
+		b.srv.measureUsage(ctx)
+		return nil
+	})
+	return group.Wait()
+}
+
+// watchLogs keeps the logs of containers in step with the Engine, connecting
+// again whenever it was away.
+func (s *server) watchLogs(ctx context.Context) {
+	pause := reconnectFirst
+	for ctx.Err() == nil {
+		began := time.Now()
+		// Why the Engine is away is told by Probe and Status, over and over.
+		_ = s.watchLogsOnce(ctx)
+		if time.Since(began) > reconnectMax {
+			pause = reconnectFirst
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+			pause = min(2*pause, reconnectMax)
+		}
+	}
+}
+
+// watchLogsOnce takes on all containers there are and follows the Engine's
+// events until they end.
+func (s *server) watchLogsOnce(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	// From before the list, so that nothing falls between the two.
+	since := time.Now().Add(-time.Second)
+	if _, err := s.engine.Ping(ctx); err != nil {
+		return err
+	}
+	messages, failed := s.engine.Events(ctx, events.ListOptions{
+		Since: strconv.FormatInt(since.Unix(), 10),
+		Filters: filters.NewArgs(
+			filters.Arg("type", string(events.ContainerEventType)),
+			filters.Arg("event", string(events.ActionDie)), filters.Arg("event", string(events.ActionDestroy)),
+			filters.Arg("label", labelType+"="+typeContainer)),
+	})
+	// The Engine is another one, maybe: read its facts anew.
+	s.facts.Store(nil)
+	if err := s.resumeLogs(ctx); err != nil {
+		return err
+	}
+	for {
+		select {
+		case m := <-messages:
+			s.onEvent(ctx, m)
+		case err := <-failed:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// onEvent acts on a container's end.
+func (s *server) onEvent(ctx context.Context, m events.Message) {
+	switch m.Action {
+	case events.ActionDie:
+		// What cannot be copied now, the next ContainerStatus tries again.
+		_ = s.logs.ended(ctx, m.Actor.ID)
+	case events.ActionDestroy:
+		s.logs.forget(m.Actor.ID)
+	}
+}
+
+// resumeLogs takes on the logs of all containers: of those that run, and of
+// those that ended while nobody was looking.
+func (s *server) resumeLogs(ctx context.Context) error {
+	all, err := s.list(ctx, typeContainer)
+	if err != nil {
+		return err
+	}
+	var failed []error
+	for _, c := range all {
+		if c.op == "" || c.logPath == "" || s.logs.get(c.ID).complete {
+			continue
+		}
+		f, err := s.inspect(ctx, typeContainer, c.ID)
+		if status.Code(err) == codes.NotFound {
+			continue
+		}
+		if err == nil {
+			err = s.logs.follow(ctx, f)
+		}
+		failed = append(failed, err)
+	}
+	return errors.Join(failed...)
+}

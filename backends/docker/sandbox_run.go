@@ -1,0 +1,242 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	cerrdefs "github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/crimux/crimux/backends"
+	"github.com/crimux/crimux/cni"
+)
+
+// stepCreated is the step of a sandbox that is made and about to get its
+// network: its data is the CNI plan, or nothing for the host's network.
+const stepCreated = "sandbox.created"
+
+// undoBound is how long undoing may take, counted from the failure: what ended
+// the operation's own context must not end this.
+const undoBound = time.Minute
+
+// RunPodSandbox implements the RuntimeService.
+//
+//	translate → plan → image → create → start → step → resolv.conf → ADD
+//
+// Nothing has an effect before everything is known to be translatable. The
+// step is on disk before the ADD. A failure undoes what was done in reverse.
+func (s *server) RunPodSandbox(ctx context.Context, r *runtimeapi.RunPodSandboxRequest) (*runtimeapi.RunPodSandboxResponse, error) {
+	f, err := s.currentFacts(ctx, factsAge)
+	if err != nil {
+		return nil, err
+	}
+	spec, err := translateSandbox(r, f, s.node)
+	if err != nil {
+		return nil, err
+	}
+	run := &sandboxRun{server: s, spec: spec, journal: journalIn(ctx)}
+	if spec.attach != nil {
+		run.plan, err = s.pods.net.Plan(*spec.attach)
+		if err != nil {
+			return nil, s.fail(err, "network of pod %s/%s", spec.id.namespace, spec.id.pod)
+		}
+	}
+	run.op = s.ops.begin(run.journal)
+	if err := run.do(ctx); err != nil {
+		return nil, run.undo(ctx, err)
+	}
+	s.ops.set(run.op, opDone)
+	return &runtimeapi.RunPodSandboxResponse{PodSandboxId: run.id}, nil
+}
+
+// sandboxRun is one RunPodSandbox under way.
+type sandboxRun struct {
+	*server
+	spec    *sandboxSpec
+	journal backends.Journal
+	op      string
+	plan    *cni.Plan // nil on the host's network
+
+	id        string // set once the container is made
+	pid       int    // of the infra process, once it runs
+	uncertain bool   // a container may have been made whose id we were not told
+	added     bool   // the ADD was tried
+}
+
+// do makes the sandbox.
+func (r *sandboxRun) do(ctx context.Context) error {
+	if err := r.create(ctx); err != nil {
+		return err
+	}
+	if err := r.engine.ContainerStart(ctx, r.id, container.StartOptions{}); err != nil {
+		return r.fail(err, "start the infra container of sandbox %s", r.id)
+	}
+	c, err := r.engine.ContainerInspect(ctx, r.id)
+	if err != nil {
+		return r.fail(err, "inspect sandbox %s", r.id)
+	}
+	if !c.State.Running || c.State.Pid <= 0 {
+		return status.Errorf(codes.Internal, "the infra container of sandbox %s ended at once, exit code %d: check the pod infra image %s",
+			r.id, c.State.ExitCode, c.Config.Image)
+	}
+	r.pid = c.State.Pid
+	durable, err := r.record()
+	if err != nil {
+		return err
+	}
+	if r.spec.resolvConf != "" {
+		if err := writeInPlace(c.ResolvConfPath, r.spec.resolvConf); err != nil {
+			return r.fail(err, "dns_config of sandbox %s", r.id)
+		}
+	}
+	if err := durable(ctx); err != nil {
+		return r.fail(err, "record sandbox %s", r.id)
+	}
+	if r.plan == nil {
+		return nil
+	}
+	r.added = true
+	if err := r.pods.add(ctx, r.plan); err != nil {
+		return r.fail(err, "set up the network of sandbox %s", r.id)
+	}
+	return nil
+}
+
+// create makes the infra container.
+func (r *sandboxRun) create(ctx context.Context) error {
+	img, err := r.infra.ensure(ctx)
+	if err != nil {
+		return r.fail(err, "pod infra image")
+	}
+	if err := r.spec.finish(img, r.op, time.Now()); err != nil {
+		return err
+	}
+	name := r.spec.id.name()
+	made, err := r.engine.ContainerCreate(ctx, r.spec.config, r.spec.host, nil, nil, name)
+	if cerrdefs.IsConflict(err) {
+		return r.nameTaken(ctx, name, err)
+	}
+	if err != nil {
+		r.uncertain = uncertain(err)
+		return r.fail(err, "create the infra container %s", name)
+	}
+	r.id = made.ID
+	return nil
+}
+
+// record queues the step that undoing needs. The network namespace exists by
+// now, so that the plan can say which it is, whoever has its pid later.
+func (r *sandboxRun) record() (durable func(context.Context) error, err error) {
+	step := backends.Step{Name: stepCreated, ID: r.id}
+	if r.plan != nil {
+		r.plan, err = r.plan.For(r.id, netnsOf(r.pid))
+		if err != nil {
+			return nil, r.fail(err, "network of sandbox %s", r.id)
+		}
+		step.Data, err = r.plan.Marshal()
+		if err != nil {
+			return nil, r.fail(err, "network of sandbox %s", r.id)
+		}
+	}
+	return r.journal.Step(step), nil
+}
+
+// undo takes back what was done. It returns cause, and what could not be
+// undone.
+func (r *sandboxRun) undo(ctx context.Context, cause error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
+	defer cancel()
+	err := r.takeBack(ctx)
+	if err == nil {
+		r.ops.set(r.op, opUndone)
+		return cause
+	}
+	r.ops.set(r.op, opUnfinished)
+	what := "what was made of it"
+	if r.id != "" {
+		what = "sandbox " + r.id
+	}
+	return status.Errorf(status.Code(cause), "%s; and it could not be undone: %v; %s stays NOTREADY until it is stopped and removed",
+		status.Convert(cause).Message(), err, what)
+}
+
+// takeBack undoes in reverse.
+func (r *sandboxRun) takeBack(ctx context.Context) error {
+	if r.uncertain {
+		return r.undoByLabel(ctx, r.op, nil)
+	}
+	if r.id == "" {
+		return nil
+	}
+	if r.added {
+		if err := r.pods.del(ctx, r.plan, netnsOf(r.pid)); err != nil {
+			// It stays, so that the DEL can be tried again, but it must never
+			// look ready.
+			return errors.Join(err, ignoreGone(r.engine.ContainerKill(ctx, r.id, "KILL")))
+		}
+	}
+	if err := r.removeNow(ctx, r.id); err != nil {
+		return err
+	}
+	r.pods.forget(r.id)
+	return nil
+}
+
+// nameTaken explains a conflict of names. The other container is somebody's,
+// and is left alone.
+func (s *server) nameTaken(ctx context.Context, name string, conflict error) error {
+	c, err := s.engine.ContainerInspect(ctx, name)
+	if err != nil {
+		return s.fail(conflict, "create container %s", name)
+	}
+	o, _ := decodeObject(c.Name, c.Config.Labels)
+	switch s.ops.look(o.op, time.Now()) {
+	case hidden, broken:
+		return status.Errorf(codes.Aborted, "container %s exists as %s from an attempt that is still being carried out or cleaned up: try again", name, c.ID)
+	}
+	return status.Errorf(codes.AlreadyExists, "container %s exists as %s (%s): remove it, or ask for another attempt", name, c.ID, c.State.Status)
+}
+
+// removeNow removes a container whatever it does. That it is gone already is
+// as good.
+func (s *server) removeNow(ctx context.Context, id string) error {
+	err := s.engine.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
+	if !cerrdefs.IsConflict(err) {
+		return ignoreGone(err)
+	}
+	// Somebody else is removing it.
+	gone, failed := s.engine.ContainerWait(ctx, id, container.WaitConditionRemoved)
+	select {
+	case <-gone:
+		return nil
+	case err := <-failed:
+		return ignoreGone(err)
+	case <-ctx.Done():
+		return fmt.Errorf("remove container %s: another removal is in progress: %w", id, ctx.Err())
+	}
+}
+
+// ignoreGone turns "there is no such thing" and "it does not run" into success.
+func ignoreGone(err error) error {
+	if cerrdefs.IsNotFound(err) || cerrdefs.IsConflict(err) {
+		return nil
+	}
+	return err
+}
+
+// writeInPlace replaces the content of a file that is bind mounted into
+// containers: a new file under the same name would not be seen there.
+func writeInPlace(path, content string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(content)
+	return errors.Join(err, f.Close())
+}

@@ -1,0 +1,37 @@
+package docker
+
+import (
+	"log/slog"
+	"sync/atomic"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/crimux/crimux/backends/docker/streaming"
+)
+
+// server is the CRI services over one Engine. A method that it does not have
+// answers Unimplemented with its name.
+type server struct {
+	runtimeapi.UnimplementedRuntimeServiceServer
+	runtimeapi.UnimplementedImageServiceServer
+
+	endpoint string
+	engine   engine
+	log      *slog.Logger
+	logs     *containerLogs
+	streams  *streaming.Server
+	pods     *attachments
+	infra    *infraImage
+	ops      *operations
+	locks    *keyLocks
+	node     nodeOptions
+
+	facts   atomic.Pointer[facts]
+	podCIDR atomic.Pointer[string]
+	fs      atomic.Pointer[fsUsage]
+}
+
+var (
+	_ runtimeapi.RuntimeServiceServer = (*server)(nil)
+	_ runtimeapi.ImageServiceServer   = (*server)(nil)
+)

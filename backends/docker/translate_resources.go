@@ -1,0 +1,69 @@
+package docker
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/docker/docker/api/types/container"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// translateResources carries over linux resources. Two things that a stock
+// kubelet always sends are accepted without effect here: hugepage limits of
+// 0, one for each page size of the node, and memory.oom.group=1 on cgroup v2.
+func translateResources(field string, r *runtimeapi.LinuxContainerResources) (container.Resources, error) {
+	for i, h := range r.GetHugepageLimits() {
+		if h.GetLimit() != 0 {
+			return container.Resources{}, refused(fmt.Sprintf("%s.hugepage_limits[%d]", field, i),
+				fmt.Sprintf("a limit of %d bytes for pages of %s cannot be given to the docker engine", h.GetLimit(), h.GetPageSize()))
+		}
+	}
+	for _, k := range slices.Sorted(maps.Keys(r.GetUnified())) {
+		if k != "memory.oom.group" || r.Unified[k] != "1" {
+			return container.Resources{}, refused(fmt.Sprintf("%s.unified[%q]", field, k), "cgroup v2 settings cannot be given to the docker engine")
+		}
+	}
+	for _, v := range []struct {
+		field string
+		value int64
+	}{
+		{"cpu_period", r.GetCpuPeriod()}, {"cpu_shares", r.GetCpuShares()}, {"memory_limit_in_bytes", r.GetMemoryLimitInBytes()},
+	} {
+		if v.value < 0 {
+			return container.Resources{}, invalid(field+"."+v.field, "%d is negative", v.value)
+		}
+	}
+	swap, err := swapLimit(field, r)
+	if err != nil {
+		return container.Resources{}, err
+	}
+	return container.Resources{
+		CPUPeriod: r.GetCpuPeriod(), CPUQuota: r.GetCpuQuota(), CPUShares: r.GetCpuShares(),
+		Memory: r.GetMemoryLimitInBytes(), MemorySwap: swap,
+		CpusetCpus: r.GetCpusetCpus(), CpusetMems: r.GetCpusetMems(),
+	}, nil
+}
+
+// swapLimit is memory and swap together. Where none is asked for, it is the
+// memory limit: left alone, the Engine would give as much swap again.
+func swapLimit(field string, r *runtimeapi.LinuxContainerResources) (int64, error) {
+	memory, swap := r.GetMemoryLimitInBytes(), r.GetMemorySwapLimitInBytes()
+	switch {
+	case swap == 0:
+		return memory, nil
+	case memory == 0 && swap != -1:
+		return 0, refused(field+".memory_swap_limit_in_bytes", "the docker engine limits swap only together with memory")
+	case swap != -1 && swap < memory:
+		return 0, invalid(field+".memory_swap_limit_in_bytes", "%d is less than the memory limit %d, which it includes", swap, memory)
+	}
+	return swap, nil
+}
+
+// oomScore is the oom_score_adj, not below what can be set on this node.
+func oomScore(field string, adj int64, floor int) (int, error) {
+	if adj < -1000 || adj > 1000 {
+		return 0, invalid(field, "%d is not between -1000 and 1000", adj)
+	}
+	return max(int(adj), floor), nil
+}
