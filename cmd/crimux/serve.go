@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/oklog/run"
+	group "github.com/oklog/run"
 	"github.com/spf13/cobra"
 
 	"github.com/crimux/crimux/backends"
@@ -71,8 +71,7 @@ func serve(ctx context.Context, cfg *policy.Config, logger *slog.Logger) (err er
 	}
 	logger.Info("serving", "version", buildVersion(), "cri", cfg.Listen, "admin", cfg.AdminListen, "stateDir", cfg.StateDir)
 	err = d.run(ctx)
-	var sig run.SignalError
-	if ctx.Err() != nil || errors.As(err, &sig) {
+	if ctx.Err() != nil {
 		logger.Info("ended", "reason", "signal")
 		return nil
 	}
@@ -107,7 +106,7 @@ func (d *daemon) open(cfg *policy.Config, logger *slog.Logger) (err error) {
 
 // run works until ctx is done or a part fails; then all parts end.
 func (d *daemon) run(ctx context.Context) error {
-	var g run.Group
+	var g group.Group
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	g.Add(func() error { <-ctx.Done(); return ctx.Err() }, func(error) { cancel() })

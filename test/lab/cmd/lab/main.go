@@ -1,8 +1,9 @@
 // Command lab brings up container engines, a registry and a network for trying things by hand:
 //
 //	lab up [-layout own|shared] [-containerd debian|v2] [-live-restore]
+//	lab install
 //
-// It prints where they are as KEY=VALUE lines, stays until SIGINT or SIGTERM, and takes everything down.
+// "install" only installs the packages that are missing. "up" prints where they are as KEY=VALUE lines, stays until SIGINT or SIGTERM, and takes everything down.
 package main
 
 import (
@@ -29,8 +30,11 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, out, progress io.Writer) error {
+	if len(args) == 1 && args[0] == "install" {
+		return lab.EnsureHost(ctx, progress)
+	}
 	if len(args) == 0 || args[0] != "up" {
-		return errors.New("usage: lab up [-layout own|shared] [-containerd debian|v2] [-live-restore]")
+		return errors.New("usage: lab up [-layout own|shared] [-containerd debian|v2] [-live-restore] | lab install")
 	}
 	o, err := parse(args[1:])
 	if err != nil {

@@ -1,0 +1,122 @@
+// Package e2e tests the daemon as a process, over real engines.
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/crimux/crimux/test/lab"
+	"github.com/crimux/crimux/test/node"
+)
+
+// shared is the lab that most tests use, and binary the daemon, with the race
+// detector: both cost seconds to make.
+var (
+	shared *lab.Lab
+	binary string
+)
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+		defer cancel()
+		dir, err := os.MkdirTemp("", "crimux-e2e-")
+		if err != nil {
+			return failed(err)
+		}
+		defer os.RemoveAll(dir)
+		if binary, err = node.Build(ctx, dir, true); err != nil {
+			return failed(err)
+		}
+		if shared, err = lab.Start(ctx, lab.Options{Log: os.Stderr}); err != nil {
+			return failed(err)
+		}
+		code := m.Run()
+		if err := shared.Stop(); err != nil {
+			return failed(err)
+		}
+		return code
+	}())
+}
+
+func failed(err error) int {
+	fmt.Fprintln(os.Stderr, err)
+	return 1
+}
+
+// start runs a daemon over the shared lab until the test's end, where it
+// checks that the test's pods left nothing behind.
+func start(t *testing.T, o node.Options) *node.Node {
+	t.Helper()
+	return startOn(t, shared, o)
+}
+
+func startOn(t *testing.T, l *lab.Lab, o node.Options) *node.Node {
+	t.Helper()
+	before, err := l.Footprint(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := prepare(t, l, o)
+	t.Cleanup(func() { leavesNothing(t, l, n, before) })
+	if err := n.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.WaitBackends(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// prepare makes a node that is not started.
+func prepare(t *testing.T, l *lab.Lab, o node.Options) *node.Node {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "cx")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := node.New(l, dir, binary, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			t.Logf("the daemon printed:\n%s", n.Output())
+		}
+		os.RemoveAll(dir)
+	})
+	return n
+}
+
+// leavesNothing removes what pods the test left, which is an error of the
+// test's only where it cannot be done, and looks at the machine.
+func leavesNothing(t *testing.T, l *lab.Lab, n *node.Node, before lab.Footprint) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if n.PID() == 0 {
+		if err := n.Start(ctx); err != nil {
+			t.Error(err)
+			return
+		}
+	}
+	if err := removeAll(ctx, n); err != nil {
+		t.Error(err)
+	}
+	diff, err := l.Settled(ctx, before)
+	if err != nil {
+		t.Error(err)
+	}
+	for _, d := range diff {
+		t.Errorf("left behind: %s", d)
+	}
+}
+
+// logs is a log folder of the test's own.
+func logs(t *testing.T) string { return filepath.Join(t.TempDir(), "pods") }
