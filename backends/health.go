@@ -50,14 +50,12 @@ type Member struct {
 
 	mu     sync.Mutex
 	health Health
-	// down is closed while the breaker is open and replaced when it closes.
-	down chan struct{}
+	guards map[*guard]struct{}
 }
 
 func newMember(b Backend, p Probing) *Member {
 	m := &Member{Backend: b, probing: p.withDefaults(), changed: func(*Member, Health) {}}
-	m.down = make(chan struct{})
-	close(m.down)
+	m.guards = make(map[*guard]struct{})
 	m.health = Health{Since: time.Now(), Err: status.Error(codes.Unavailable, "not contacted yet")}
 	return m
 }
@@ -88,22 +86,28 @@ func (m *Member) unavailable(h Health) error {
 // its cause, when the breaker opens: for calls whose caller is better served
 // by an early answer than by none. The cancel function must be called.
 func (m *Member) Guard(ctx context.Context) (context.Context, context.CancelFunc) {
-	m.mu.Lock()
-	down := m.down
-	m.mu.Unlock()
 	ctx, cancel := context.WithCancelCause(ctx)
-	stop := make(chan struct{})
-	go func() {
-		select {
-		case <-down:
-			cancel(m.Check())
-		case <-ctx.Done():
-		case <-stop:
-		}
-	}()
-	var once sync.Once
-	return ctx, func() { once.Do(func() { close(stop) }); cancel(context.Canceled) }
+	g := &guard{cancel}
+	m.mu.Lock()
+	up := m.health.Up
+	if up {
+		m.guards[g] = struct{}{}
+	}
+	m.mu.Unlock()
+	if !up {
+		cancel(m.Check())
+	}
+	return ctx, func() {
+		m.mu.Lock()
+		delete(m.guards, g)
+		m.mu.Unlock()
+		cancel(context.Canceled)
+	}
 }
+
+// guard is a context that ends when the breaker opens. Every read of a list
+// or status has one, so it must not cost a goroutine.
+type guard struct{ cancel context.CancelCauseFunc }
 
 // run probes until ctx is done.
 func (m *Member) run(ctx context.Context) {
@@ -148,12 +152,15 @@ func (m *Member) set(err error) {
 		return
 	}
 	m.health = Health{Up: up, Since: time.Now(), Err: err}
-	h := m.health
-	if up {
-		m.down = make(chan struct{})
-	} else {
-		close(m.down)
+	h, opened := m.health, m.guards
+	if !up {
+		m.guards = make(map[*guard]struct{})
 	}
 	m.mu.Unlock()
+	if !up {
+		for g := range opened {
+			g.cancel(m.unavailable(h))
+		}
+	}
 	m.changed(m, h)
 }

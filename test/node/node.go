@@ -139,14 +139,23 @@ func (n *Node) Start(ctx context.Context) error {
 func (n *Node) waitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, ready)
 	defer cancel()
-	n.Conn.ResetConnectBackoff()
+	exited := n.exited
+	go func() {
+		select {
+		case <-exited:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	for {
 		c, err := net.Dial("unix", n.Socket)
 		if err == nil {
 			c.Close()
 			n.Conn.ResetConnectBackoff()
 			_, err = n.Version(ctx, &runtimeapi.VersionRequest{}, grpc.WaitForReady(true))
-			return err
+		}
+		if err == nil {
+			return nil
 		}
 		select {
 		case <-n.exited:

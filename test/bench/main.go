@@ -1,0 +1,88 @@
+// Command bench measures, on real engines and in one interleaved run, what
+// crimux costs: each call is made directly and through crimux in turn, so
+// that a machine whose speed drifts changes both alike. It prints medians,
+// p99 and their ratio, and judges nothing.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/crimux/crimux/test/lab"
+	"github.com/crimux/crimux/test/node"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	pods := flag.Int("pods", 60, "pods to make, half of them directly where that can be")
+	rounds := flag.Int("rounds", 300, "calls of each kind and way")
+	only := flag.String("only", "", "containerd or docker; empty is both")
+	flag.Parse()
+	if err := run(ctx, *pods, *rounds, *only); err != nil {
+		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, pods, rounds int, only string) (err error) {
+	l, err := lab.Start(ctx, lab.Options{Log: os.Stderr})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, l.Stop()) }()
+	binary, err := node.Build(ctx, l.Dir, false)
+	if err != nil {
+		return err
+	}
+	b := &bench{lab: l, binary: binary, pods: pods, rounds: rounds}
+	for _, part := range []struct {
+		name string
+		run  func(context.Context, *node.Node) error
+		opts node.Options
+	}{
+		{"containerd", b.containerd, node.Options{NoDocker: true}},
+		{"docker", b.docker, node.Options{NoContainerd: true}},
+	} {
+		if only != "" && only != part.name {
+			continue
+		}
+		if err := b.with(ctx, part.name, part.opts, part.run); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// bench is one run over a lab.
+type bench struct {
+	lab          *lab.Lab
+	binary       string
+	pods, rounds int
+}
+
+// with starts a daemon with one backend, measures, and removes the pods.
+func (b *bench) with(ctx context.Context, name string, o node.Options, measure func(context.Context, *node.Node) error) (err error) {
+	dir := filepath.Join(b.lab.Dir, "bench-"+name)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	n, err := node.New(b.lab, dir, b.binary, o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.Close()) }()
+	if err := n.Start(ctx); err != nil {
+		return err
+	}
+	if err := n.WaitBackends(ctx); err != nil {
+		return err
+	}
+	return errors.Join(measure(ctx, n), removePods(context.WithoutCancel(ctx), n))
+}
