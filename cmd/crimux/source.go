@@ -21,7 +21,9 @@ import (
 // source is where a command reads the event log: the daemon while one runs,
 // since it holds the file's lock, and else the file.
 type source struct {
-	store.Source
+	// ctx is the command's.
+	ctx context.Context
+	log store.Source
 	io.Closer
 	// daemon is set where a daemon answers.
 	daemon *admin.Client
@@ -37,15 +39,15 @@ func openSource(c *cobra.Command) (*source, error) {
 	}
 	path, named := policy.UnixPath(cfg.AdminListen)
 	if !named {
-		return openFile(cfg.StateDir, fmt.Sprintf("adminListen is %s, a socket that only the daemon is given: "+
+		return openFile(c.Context(), cfg.StateDir, fmt.Sprintf("adminListen is %s, a socket that only the daemon is given: "+
 			"to read from the daemon, set adminListen to unix:// and the path in the socket unit's ListenStream", cfg.AdminListen))
 	}
 	client, err := admin.Dial(c.Context(), path)
 	switch {
 	case err == nil:
-		return &source{Source: client, Closer: client, daemon: client}, nil
+		return &source{ctx: c.Context(), log: client, Closer: client, daemon: client}, nil
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return openFile(cfg.StateDir, "no daemon answers on "+path)
+		return openFile(c.Context(), cfg.StateDir, "no daemon answers on "+path)
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fmt.Errorf("%s: permission denied: the daemon's admin socket is root's: run as root", path)
 	default:
@@ -54,12 +56,12 @@ func openSource(c *cobra.Command) (*source, error) {
 }
 
 // openFile opens the log's file, for want of a daemon.
-func openFile(stateDir, noDaemon string) (*source, error) {
+func openFile(ctx context.Context, stateDir, noDaemon string) (*source, error) {
 	path := filepath.Join(stateDir, eventsFile)
 	r, err := store.OpenReadOnly(path)
 	switch {
 	case err == nil:
-		return &source{Source: r, Closer: r, noDaemon: noDaemon}, nil
+		return &source{ctx: ctx, log: r, Closer: r, noDaemon: noDaemon}, nil
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("%s: there is no event log: the daemon has not run with this configuration, "+
 			"or stateDir is not the one that it uses (%s)", path, noDaemon)
@@ -83,29 +85,32 @@ func pathed(path string, err error) error {
 	return fmt.Errorf("%s: %w", filepath.Dir(path), err)
 }
 
-// walk verifies the log's events and calls fn for each in order, with the
-// state that those before it amount to. It ends with the first error, and
-// between two events when ctx does. fn must not keep the state.
-func (s *source) walk(ctx context.Context, fn func(before *store.State, e *eventpb.Event) error) error {
-	return s.Records(0, newWalker(ctx, fn).next)
+// Records is [store.Source], and ends between two records when the command is
+// interrupted.
+func (s *source) Records(from uint64, fn func(store.Record) error) error {
+	return s.log.Records(from, func(r store.Record) error {
+		if err := s.ctx.Err(); err != nil {
+			return err
+		}
+		return fn(r)
+	})
 }
 
-// walker takes a log's records one after the other.
+// walker verifies a log's records, which it must be given from the first on,
+// and folds them.
 type walker struct {
-	ctx   context.Context
 	chain store.Chain
 	state *store.State
-	fn    func(before *store.State, e *eventpb.Event) error
+	// fn gets each event, with the state that those before it amount to,
+	// which it must not keep.
+	fn func(before *store.State, e *eventpb.Event) error
 }
 
-func newWalker(ctx context.Context, fn func(*store.State, *eventpb.Event) error) *walker {
-	return &walker{ctx: ctx, state: store.NewState(), fn: fn}
+func newWalker(fn func(*store.State, *eventpb.Event) error) *walker {
+	return &walker{state: store.NewState(), fn: fn}
 }
 
 func (w *walker) next(r store.Record) error {
-	if err := w.ctx.Err(); err != nil {
-		return err
-	}
 	e, err := w.chain.Next(r)
 	if err != nil {
 		return damaged(err)

@@ -1,48 +1,158 @@
 package main
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/crimux/crimux/cmd/crimux/view"
 	"github.com/crimux/crimux/store"
 )
 
+// Exit codes of verify, which scripts tell apart.
 const (
 	exitDamaged    = 1
 	exitUnreadable = 2
 )
 
 func newVerify() *cobra.Command {
-	return &cobra.Command{
+	var asJSON bool
+	c := &cobra.Command{
 		Use:   "verify",
 		Short: "Check the event log",
-		Args:  noArguments,
-		RunE: func(c *cobra.Command, _ []string) error {
-			src, err := openSource(c)
-			if err != nil {
-				return unverified(c, err)
-			}
-			defer src.Close()
-			r, err := store.Verify(src)
-			if err != nil {
-				return unverified(c, err)
-			}
-			if r.Damage != nil {
-				return unverified(c, r.Damage)
-			}
-			_, err = fmt.Fprintf(c.OutOrStdout(), "sound: %d events\n", r.Count)
+		Long: `Check every record of the event log: its checksum, the chain of hashes, that
+none is missing, and that every outcome belongs to an operation that was open.
+
+Exit codes: 0 sound, 1 damaged, 2 cannot read it (no file, no permission, no
+usable configuration, written by a newer crimux), 64 wrong usage.
+
+Operations without an outcome are no damage: those of a running daemon are
+under way, and those of one that was killed are recovered at its next start.
+
+--json prints one object: sound, count, first, last (sequence numbers of the
+sound records), head (hash of the last of them), open [{seq, op, method,
+backend}], bad (first record that is not sound, 0 if there is none or it is not
+known), damage (what is wrong with it, ""), broken [what is wrong with sound
+records]. Where nothing can be read there is only the message.`,
+		Example: `  crimux verify
+  crimux verify --json | jq .head`,
+		Args: noArguments,
+		RunE: func(c *cobra.Command, _ []string) error { return verify(c, asJSON) },
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+// verify checks the log and prints what it found.
+func verify(c *cobra.Command, asJSON bool) error {
+	var report store.Report
+	err := reading(c, false, func(src *source, out *output) error {
+		var err error
+		if report, err = store.Verify(src); err != nil {
 			return err
-		},
+		}
+		if asJSON {
+			return out.line(newVerifyReport(&report))
+		}
+		return printReport(out, &report)
+	})
+	var code exitError
+	switch {
+	case errors.As(err, &code):
+		return err
+	case err != nil:
+		fmt.Fprintf(c.ErrOrStderr(), "crimux: %v\n", err)
+		return exitError{verifyCode(err)}
+	case report.Damage != nil:
+		return exitError{verifyCode(report.Damage)}
+	case len(report.Broken) > 0:
+		return exitError{exitDamaged}
+	}
+	return nil
+}
+
+// verifyCode tells a damaged log from one that could not be looked at, such as
+// one of a newer crimux.
+func verifyCode(err error) int {
+	if errors.Is(err, store.ErrDamaged) {
+		return exitDamaged
+	}
+	return exitUnreadable
+}
+
+// verifyReport is a store.Report for programs.
+type verifyReport struct {
+	Sound  bool            `json:"sound"`
+	Count  uint64          `json:"count"`
+	First  uint64          `json:"first"`
+	Last   uint64          `json:"last"`
+	Head   string          `json:"head"`
+	Open   []openOperation `json:"open"`
+	Bad    uint64          `json:"bad"`
+	Damage string          `json:"damage"`
+	Broken []string        `json:"broken"`
+}
+
+type openOperation struct {
+	Seq     uint64 `json:"seq"`
+	Op      string `json:"op"`
+	Method  string `json:"method"`
+	Backend string `json:"backend"`
+}
+
+func newVerifyReport(r *store.Report) verifyReport {
+	v := verifyReport{
+		Sound: r.Sound(), Count: r.Count, First: r.First, Last: r.Last, Head: hex.EncodeToString(r.Head[:]),
+		Open: []openOperation{}, Bad: r.Bad, Broken: []string{},
+	}
+	for _, op := range r.Open {
+		v.Open = append(v.Open, openOperation{op.GetSeq(), op.GetOp(), op.GetIntent().GetMethod(), op.GetBackend()})
+	}
+	if r.Damage != nil {
+		v.Damage = r.Damage.Error()
+	}
+	for _, err := range r.Broken {
+		v.Broken = append(v.Broken, err.Error())
+	}
+	return v
+}
+
+// printReport prints what was found. The verdict comes first.
+func printReport(out *output, r *store.Report) error {
+	switch {
+	case r.Damage != nil:
+		fmt.Fprintf(out, "%s: %v\nbefore that: %s\n", verdict(r), r.Damage, reach(r))
+	default:
+		fmt.Fprintf(out, "%s: %s\n", verdict(r), reach(r))
+	}
+	for _, err := range r.Broken {
+		fmt.Fprintf(out, "  %v\n", err)
+	}
+	if len(r.Open) == 0 {
+		return nil
+	}
+	fmt.Fprintf(out, "\noperations without an outcome:\n")
+	return view.WriteOperations(out, r.Open, time.Now(), out.colour)
+}
+
+func verdict(r *store.Report) string {
+	switch {
+	case r.Damage != nil && verifyCode(r.Damage) == exitUnreadable:
+		return "cannot be read"
+	case r.Sound():
+		return "sound"
+	default:
+		return "damaged"
 	}
 }
 
-// unverified says why the log is not sound, or not known to be.
-func unverified(c *cobra.Command, err error) error {
-	fmt.Fprintf(c.ErrOrStderr(), "crimux: %v\n", err)
-	if errors.Is(err, store.ErrDamaged) {
-		return exitError{exitDamaged}
+// reach says how much of the log is sound.
+func reach(r *store.Report) string {
+	if r.Count == 0 {
+		return "no events"
 	}
-	return exitError{exitUnreadable}
+	return fmt.Sprintf("%d events, %d to %d, head %s", r.Count, r.First, r.Last, view.Short(hex.EncodeToString(r.Head[:])))
 }

@@ -1,0 +1,128 @@
+package view
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/crimux/crimux/store"
+	"github.com/crimux/crimux/store/eventpb"
+)
+
+// Record is one event for programs.
+type Record struct {
+	Seq         uint64          `json:"seq"`
+	Time        string          `json:"time"`
+	Kind        string          `json:"kind"`
+	Op          string          `json:"op,omitempty"`
+	Backend     string          `json:"backend,omitempty"`
+	Method      string          `json:"method,omitempty"`
+	Pod         *Pod            `json:"pod,omitempty"`
+	SandboxID   string          `json:"sandboxId,omitempty"`
+	ContainerID string          `json:"containerId,omitempty"`
+	Container   string          `json:"container,omitempty"`
+	Code        string          `json:"code,omitempty"`
+	Message     string          `json:"message,omitempty"`
+	DurationMs  *float64        `json:"durationMs,omitempty"`
+	Detail      json.RawMessage `json:"detail"`
+}
+
+// Pod names a pod, and where Attempt is of interest one sandbox of it.
+type Pod struct {
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	UID       string `json:"uid"`
+	Attempt   uint32 `json:"attempt"`
+}
+
+// RecordHelp documents Record for the commands' help.
+const RecordHelp = `  seq          position in the log, 1, 2, 3, … without gaps
+  time         when it was recorded, RFC 3339 in UTC with nanoseconds
+  kind         started, stopped, intent, step, outcome, observed, health,
+               policy, called or probed; unknown when a newer crimux wrote it
+  op           operation that an intent, its steps and its outcome belong to
+  backend      backend concerned
+  method       CRI method of the operation or call
+  pod          {namespace, name, uid, attempt}; as the three that follow it is
+               left out where an observation is of several
+  sandboxId, containerId, container (its name)
+  code         gRPC code by name: OK, NotFound, …
+  message      error message of an outcome, or why a backend is down
+  durationMs   milliseconds that the operation or call took
+  detail       the rest: the kind's message of store/eventpb/event.proto in
+               protobuf's JSON form (64 bit numbers are strings, what is zero
+               is left out), without the data of steps`
+
+// NewRecord returns the record of an event that came after the state before.
+func NewRecord(before *store.State, e *eventpb.Event) (Record, error) {
+	r := Record{Seq: e.GetSeq(), Time: Exact(time.Unix(0, e.GetTime())), Op: e.GetOp(), Backend: e.GetBackend()}
+	r.Method = before.Operation(e.GetOp()).GetIntent().GetMethod()
+	r.of(objectsOf(before, e))
+	var message proto.Message
+	switch k := e.GetKind().(type) {
+	case *eventpb.Event_Started:
+		r.Kind, message = "started", k.Started
+	case *eventpb.Event_Stopped:
+		r.Kind, message = "stopped", k.Stopped
+	case *eventpb.Event_Intent:
+		r.Kind, message = "intent", k.Intent
+		r.Method = k.Intent.GetMethod()
+	case *eventpb.Event_Step:
+		r.Kind, message = "step", withoutData(k.Step)
+	case *eventpb.Event_Outcome:
+		r.Kind, message = "outcome", k.Outcome
+		r.ended(k.Outcome.GetCode(), k.Outcome.GetDuration())
+		r.Message = k.Outcome.GetMessage()
+	case *eventpb.Event_Observed:
+		r.Kind, message = "observed", k.Observed
+	case *eventpb.Event_Health:
+		r.Kind, message = "health", k.Health
+		r.Message = k.Health.GetError()
+	case *eventpb.Event_Policy:
+		r.Kind, message = "policy", k.Policy
+	case *eventpb.Event_Called:
+		r.Kind, message = "called", k.Called
+		r.Method = k.Called.GetMethod()
+		r.ended(k.Called.GetCode(), k.Called.GetDuration())
+	case *eventpb.Event_Probed:
+		r.Kind, message = "probed", k.Probed
+		r.Method, r.Code = execSync, codeName(k.Probed.GetCode())
+	default:
+		r.Kind, message = "unknown", (*eventpb.Started)(nil)
+	}
+	detail, err := protojson.Marshal(message)
+	if err != nil {
+		return r, fmt.Errorf("event %d: %w", e.GetSeq(), err)
+	}
+	r.Detail = detail
+	return r, nil
+}
+
+func (r *Record) ended(code uint32, nanos int64) {
+	r.Code, r.DurationMs = codeName(code), milliseconds(time.Duration(nanos))
+}
+
+func milliseconds(d time.Duration) *float64 {
+	ms := float64(d) / float64(time.Millisecond)
+	return &ms
+}
+
+// of sets what all objects have in common.
+func (r *Record) of(objects []object) {
+	if len(objects) != 1 {
+		return
+	}
+	o := objects[0]
+	r.SandboxID, r.ContainerID, r.Container = o.sandboxID, o.containerID, o.container
+	if o.pod != nil {
+		r.Pod = &Pod{o.pod.GetNamespace(), o.pod.GetName(), o.pod.GetUid(), o.pod.GetAttempt()}
+	}
+}
+
+// withoutData returns a step less what only its backend understands.
+func withoutData(s *eventpb.Step) *eventpb.Step {
+	return &eventpb.Step{Name: s.GetName(), Id: s.GetId()}
+}

@@ -1,0 +1,155 @@
+package view
+
+import (
+	"strings"
+	"time"
+
+	"github.com/crimux/crimux/store"
+	"github.com/crimux/crimux/store/eventpb"
+)
+
+// tell adds to a story what an event says about one of its objects.
+func (t *Teller) tell(s *Story, o object, before *store.State, e *eventpb.Event) {
+	switch k := e.GetKind().(type) {
+	case *eventpb.Event_Intent:
+		t.intent(s, o, e, k.Intent)
+	case *eventpb.Event_Step:
+		if l := t.open[e.GetOp()]; l != nil {
+			l.Steps = append(l.Steps, Step{e.GetSeq(), k.Step.GetName(), k.Step.GetId()})
+		}
+	case *eventpb.Event_Outcome:
+		t.outcome(s, o, e, k.Outcome)
+	case *eventpb.Event_Observed:
+		t.observed(s, o, before, e, k.Observed)
+	case *eventpb.Event_Called:
+		l := s.add(e, k.Called.GetMethod(), o)
+		l.Code, l.Failed = codeName(k.Called.GetCode()), k.Called.GetCode() != 0
+		l.DurationMs = milliseconds(time.Duration(k.Called.GetDuration()))
+		l.Result = join(": ", l.Code, o.name())
+	case *eventpb.Event_Probed:
+		l := s.add(e, execSync, o)
+		l.Code, l.Failed = codeName(k.Probed.GetCode()), probeFailed(k.Probed)
+		l.Result = join(": ", probeWords(k.Probed), o.name())
+	}
+}
+
+// noOutcome is what is said of an operation until more is known.
+const noOutcome = "no outcome yet"
+
+func (t *Teller) intent(s *Story, o object, e *eventpb.Event, i *eventpb.Intent) {
+	if r := i.GetRoute(); r != nil {
+		s.add(e, "Route", o).Result = routeWords(r)
+	}
+	if e.GetOp() == "" {
+		return // The fold makes nothing of it either.
+	}
+	l := s.add(e, i.GetMethod(), o)
+	l.intent, l.Result = i, join(": ", noOutcome, join(", ", aboutWords(i, o)...))
+	t.open[e.GetOp()] = l
+}
+
+// outcome completes the line of the operation. What recovery says of it is a
+// line of its own: it came later, and from another run.
+func (t *Teller) outcome(s *Story, o object, e *eventpb.Event, out *eventpb.Outcome) {
+	l := t.open[e.GetOp()]
+	if l == nil {
+		return
+	}
+	delete(t.open, e.GetOp())
+	if out.GetRecovered() {
+		l.Failed, l.Result = true, strings.Replace(l.Result, noOutcome, "cut short", 1)
+		began := l
+		l = s.add(e, began.Event, o)
+		l.intent, l.Recovered = began.intent, true
+	} else {
+		l.End, l.SandboxID, l.ContainerID = e.GetSeq(), o.sandboxID, o.containerID
+	}
+	l.Code, l.Failed = codeName(out.GetCode()), out.GetCode() != 0
+	l.DurationMs = milliseconds(time.Duration(out.GetDuration()))
+	l.Result = outcomeWords(l.intent, out, o, false)
+}
+
+// lateness is how long after a container's end the news of it is worth saying.
+const lateness = 2 * time.Second
+
+func (t *Teller) observed(s *Story, o object, before *store.State, e *eventpb.Event, obs *eventpb.Observed) {
+	change := o.change(before)
+	if change == "" {
+		return
+	}
+	l := s.add(e, "Observed", o)
+	l.Failed = o.failed(before)
+	ended := ""
+	if at := o.ctr.GetFinishedAt(); at != 0 {
+		if late := time.Duration(e.GetTime() - at); late >= lateness {
+			ended = "ended " + took(late) + " earlier"
+		}
+	}
+	by := ""
+	if obs.GetCause() != "" {
+		by = "seen by " + clean(obs.GetCause())
+	}
+	l.Result = join(", ", change, ended, by)
+}
+
+// started tells the pods that there were of a crash or a reboot. A restart in
+// order is no part of a pod's story.
+func (t *Teller) started(before *store.State, e *eventpb.Event, st *eventpb.Started) {
+	r := t.runs.next(before, e)
+	if r != killed && r != rebooted {
+		return
+	}
+	for _, s := range t.stories {
+		if !s.there(before) && !t.underway(s) {
+			continue
+		}
+		l := s.add(e, "Started", object{})
+		l.Failed, l.Result = r == killed, startedWords(st, r)
+	}
+}
+
+// there tells whether any sandbox of the pod exists.
+func (s *Story) there(st *store.State) bool {
+	for _, id := range s.Sandboxes {
+		if st.Sandbox(id) != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// underway tells whether an operation of the pod has no outcome.
+func (t *Teller) underway(s *Story) bool {
+	for _, l := range s.Lines {
+		if l.Op != "" && t.open[l.Op] == l {
+			return true
+		}
+	}
+	return false
+}
+
+// health tells the pods on a backend that it went away, and that it came back.
+func (t *Teller) health(before *store.State, e *eventpb.Event, h *eventpb.Health) {
+	for _, s := range t.stories {
+		told := t.down[s][e.GetBackend()]
+		if h.GetUp() != told || !h.GetUp() && !s.on(before, e.GetBackend()) {
+			continue
+		}
+		if t.down[s] == nil {
+			t.down[s] = make(map[string]bool)
+		}
+		t.down[s][e.GetBackend()] = !h.GetUp()
+		l := s.add(e, "Health", object{})
+		l.Failed, l.Result = !h.GetUp(), "backend "+healthWords(h)
+	}
+}
+
+// on tells whether the pod has a sandbox on that backend.
+func (s *Story) on(st *store.State, backend string) bool {
+	for _, id := range s.Sandboxes {
+		if sb := st.Sandbox(id); sb != nil && sb.GetBackend() == backend {
+			return true
+		}
+	}
+	return false
+}
