@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/docker/docker/api/types/events"
@@ -64,12 +65,16 @@ func (s *server) watchLogs(ctx context.Context) {
 // events until they end.
 func (s *server) watchLogsOnce(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
+	// Whatever takes its time must not keep the events waiting: the Engine
+	// drops them silently for a slow reader.
+	var busy sync.WaitGroup
+	defer busy.Wait()
 	defer cancel()
-	// From before the list, so that nothing falls between the two.
-	since := time.Now().Add(-time.Second)
 	if _, err := s.engine.Ping(ctx); err != nil {
 		return err
 	}
+	// From before the list, so that nothing falls between the two.
+	since := time.Now().Add(-time.Second)
 	messages, failed := s.engine.Events(ctx, events.ListOptions{
 		Since: strconv.FormatInt(since.Unix(), 10),
 		Filters: filters.NewArgs(
@@ -79,29 +84,26 @@ func (s *server) watchLogsOnce(ctx context.Context) error {
 	})
 	// The Engine is another one, maybe: read its facts anew.
 	s.facts.Store(nil)
-	if err := s.resumeLogs(ctx); err != nil {
-		return err
-	}
+	resumed := make(chan error, 1)
+	busy.Go(func() { resumed <- s.resumeLogs(ctx) })
 	for {
 		select {
 		case m := <-messages:
-			s.onEvent(ctx, m)
+			switch m.Action {
+			case events.ActionDie:
+				busy.Go(func() { s.noteLog(m.Actor.ID, s.logs.ended(ctx, m.Actor.ID)) })
+			case events.ActionDestroy:
+				s.logs.forget(m.Actor.ID)
+			}
+		case err := <-resumed:
+			if err != nil {
+				return err
+			}
 		case err := <-failed:
 			return err
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-	}
-}
-
-// onEvent acts on a container's end.
-func (s *server) onEvent(ctx context.Context, m events.Message) {
-	switch m.Action {
-	case events.ActionDie:
-		// What cannot be copied now, the next ContainerStatus tries again.
-		_ = s.logs.ended(ctx, m.Actor.ID)
-	case events.ActionDestroy:
-		s.logs.forget(m.Actor.ID)
 	}
 }
 
@@ -112,7 +114,6 @@ func (s *server) resumeLogs(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var failed []error
 	for _, c := range all {
 		if c.op == "" || c.logPath == "" || s.logs.get(c.ID).complete {
 			continue
@@ -121,10 +122,19 @@ func (s *server) resumeLogs(ctx context.Context) error {
 		if status.Code(err) == codes.NotFound {
 			continue
 		}
-		if err == nil {
-			err = s.logs.follow(ctx, f)
+		if err != nil {
+			return err
 		}
-		failed = append(failed, err)
+		// One log that cannot be copied must not keep the others from it.
+		s.noteLog(c.ID, s.logs.follow(ctx, f))
 	}
-	return errors.Join(failed...)
+	return nil
+}
+
+// noteLog tells of a log that could not be taken on. There is no caller to
+// tell; the container's next status tries again.
+func (s *server) noteLog(id string, err error) {
+	if err != nil && !errors.Is(err, context.Canceled) {
+		s.log.Warn("container log cannot be taken on", "container", id, "error", err)
+	}
 }
