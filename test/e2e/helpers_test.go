@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/docker/docker/api/types/container"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -131,4 +132,8 @@ func wantInvalid(t *testing.T, err error, parts ...string) {
 			t.Errorf("%v does not say %q", err, p)
 		}
 	}
+}
+
+func containerStop(seconds int) container.StopOptions {
+	return container.StopOptions{Timeout: &seconds}
 }
