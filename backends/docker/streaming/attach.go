@@ -19,6 +19,11 @@ type attacher struct {
 // goes. What the end of the client's input means to the container is the
 // container's own setting, StdinOnce.
 func (a attacher) AttachContainer(ctx context.Context, _, _, id string, in io.Reader, stdout, stderr io.WriteCloser, _ bool, resize <-chan remotecommand.TerminalSize) error {
+	leave, err := a.sessions.enter()
+	if err != nil {
+		return err
+	}
+	defer leave()
 	c, err := a.running(ctx, id)
 	if err != nil {
 		return err
@@ -45,5 +50,9 @@ func (a attacher) AttachContainer(ctx context.Context, _, _, id string, in io.Re
 			return a.engine.ContainerResize(ctx, c.ID, size)
 		})
 	}
-	return only(a.streams, in, stdout, stderr).pump(ctx, conn, tty)
+	err = only(a.streams, in, stdout, stderr).pump(ctx, conn, tty)
+	if ctx.Err() != nil {
+		return nil // the client has gone, and there is nobody to tell
+	}
+	return err
 }

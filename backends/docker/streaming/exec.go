@@ -31,12 +31,33 @@ type executor struct {
 // ExecInContainer runs a command with the session's streams. A command that
 // ran and failed is a utilexec.CodeExitError.
 func (e executor) ExecInContainer(ctx context.Context, _, _, id string, cmd []string, in io.Reader, stdout, stderr io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize, _ time.Duration) error {
+	leave, err := e.sessions.enter()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	code, x, err := e.session(ctx, id, cmd, only(e.streams, in, stdout, stderr), tty, resize)
+	switch {
+	case err != nil:
+		err = withCleanup(err, e.hangup(ctx, x, tty))
+		if ctx.Err() != nil {
+			return nil // the client has gone, and there is nobody to tell
+		}
+		return err
+	case code != 0:
+		return utilexec.CodeExitError{Err: fmt.Errorf("exit code %d", code), Code: code}
+	}
+	return nil
+}
+
+// session runs a command until it has ended.
+func (e executor) session(ctx context.Context, id string, cmd []string, client streams, tty bool, resize <-chan remotecommand.TerminalSize) (int, *execution, error) {
 	x, err := e.start(ctx, id, container.ExecOptions{
 		Cmd: cmd, Tty: tty,
 		AttachStdin: e.streams.Stdin, AttachStdout: e.streams.Stdout, AttachStderr: e.streams.Stderr,
 	})
 	if err != nil {
-		return withCleanup(err, e.hangup(ctx, x, tty))
+		return 0, x, err
 	}
 	defer x.conn.Close()
 	if tty {
@@ -44,18 +65,11 @@ func (e executor) ExecInContainer(ctx context.Context, _, _, id string, cmd []st
 			return e.engine.ContainerExecResize(ctx, x.id, size)
 		})
 	}
-	io := only(e.streams, in, stdout, stderr)
-	if err := io.pump(ctx, x.conn, tty); err != nil {
-		return withCleanup(err, e.hangup(ctx, x, tty))
+	if err := client.pump(ctx, x.conn, tty); err != nil {
+		return 0, x, err
 	}
 	code, err := e.exitCode(ctx, x)
-	if err != nil {
-		return withCleanup(err, e.hangup(ctx, x, tty))
-	}
-	if code != 0 {
-		return utilexec.CodeExitError{Err: fmt.Errorf("command terminated with exit code %d", code), Code: code}
-	}
-	return nil
+	return code, x, err
 }
 
 // execution is a command that the Engine was told of.

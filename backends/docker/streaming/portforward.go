@@ -32,8 +32,11 @@ type forwarder struct {
 
 // PortForward carries one connection to a port of a sandbox.
 func (f forwarder) PortForward(_ context.Context, sandboxID, _ string, port int32, client io.ReadWriteCloser) error {
-	f.forwards.Add(1)
-	defer f.forwards.Done()
+	leave, err := f.sessions.enter()
+	if err != nil {
+		return err
+	}
+	defer leave()
 	pid, err := f.pid(f.session, sandboxID)
 	if err != nil {
 		return err
@@ -54,18 +57,21 @@ func splice(ctx context.Context, client io.ReadWriteCloser, pod *net.TCPConn) er
 	defer pod.Close()
 	defer context.AfterFunc(ctx, func() { _ = pod.Close() })()
 
-	fromPod, fromClient := make(chan error, 1), make(chan error, 1)
+	fromPod, fromClient := make(chan error, 1), make(chan struct{})
 	go func() {
-		_, err := io.Copy(client, pod)
+		// A client that cannot be written to has gone: there is nobody to tell.
+		r := &podReader{pod: pod}
+		_, _ = io.Copy(client, r)
 		// The client sees the pod's end though it may still send.
-		fromPod <- errors.Join(err, client.Close())
+		_ = client.Close()
+		fromPod <- r.err
 	}()
 	go func() {
-		_, err := io.Copy(pod, client)
+		defer close(fromClient)
+		_, _ = io.Copy(pod, client)
 		// The pod sees the client's end though it may still answer. A
 		// connection that the pod has closed already cannot be half-closed.
 		_ = pod.CloseWrite()
-		fromClient <- err
 	}()
 
 	err := <-fromPod
@@ -80,6 +86,21 @@ func splice(ctx context.Context, client io.ReadWriteCloser, pod *net.TCPConn) er
 	case <-ctx.Done():
 	}
 	return err
+}
+
+// podReader reads from a pod and keeps what went wrong.
+type podReader struct {
+	pod *net.TCPConn
+	err error
+}
+
+// Read reads from the pod.
+func (r *podReader) Read(p []byte) (int, error) {
+	n, err := r.pod.Read(p)
+	if err != nil && err != io.EOF {
+		r.err = err
+	}
+	return n, err
 }
 
 // dialPod connects to a port on the loopback of a network namespace, IPv4

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"sync"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -34,9 +33,7 @@ type Server struct {
 	listener net.Listener
 	tokens   tokens
 	conns    conns
-	// forwards counts port-forward connections, which outlive the HTTP handler
-	// by a moment.
-	forwards sync.WaitGroup
+	sessions gate
 }
 
 // New returns a server that listens already, so that its URLs hold, and begins
@@ -64,16 +61,11 @@ func New(o Options) (*Server, error) {
 	return &Server{engine: o.Engine, pid: o.SandboxPID, listener: l}, nil
 }
 
-// Run serves until ctx ends, and returns when all sessions have ended. The
-// server cannot be run again.
+// Run serves until ctx ends, and returns when all sessions have ended and no
+// more can begin. The server cannot be run again.
 func (s *Server) Run(ctx context.Context) error {
-	var handlers sync.WaitGroup
 	web := &http.Server{
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			handlers.Add(1)
-			defer handlers.Done()
-			s.serve(w, r)
-		}),
+		Handler:           http.HandlerFunc(s.serve),
 		ReadHeaderTimeout: headerTimeout,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 	}
@@ -88,10 +80,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if ctx.Err() == nil {
 		return fmt.Errorf("streaming: serve: %w", err)
 	}
-	// A handler may have taken over its connection after closeAll looked.
-	s.conns.closeAll()
-	handlers.Wait()
-	s.forwards.Wait()
+	s.sessions.close()
 	return nil
 }
 

@@ -9,6 +9,9 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // linger is how long a connection may stay open after its session ended, so
@@ -59,6 +62,36 @@ func (c *conns) closeAll() {
 	for _, w := range all {
 		_ = w.Close()
 	}
+}
+
+// gate counts the sessions that are at work, in the Engine or in a pod. The
+// zero value is open.
+type gate struct {
+	mu     sync.Mutex
+	closed bool
+	inside sync.WaitGroup
+}
+
+// errClosed answers a session that begins when the server has ended.
+var errClosed = status.Error(codes.Unavailable, "the streaming server has ended")
+
+// enter lets a session begin. It says leave when it ends.
+func (g *gate) enter() (leave func(), err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return nil, errClosed
+	}
+	g.inside.Add(1)
+	return g.inside.Done, nil
+}
+
+// close lets no more sessions begin and waits for those that have.
+func (g *gate) close() {
+	g.mu.Lock()
+	g.closed = true
+	g.mu.Unlock()
+	g.inside.Wait()
 }
 
 // takeover is the ResponseWriter of a session. It hands out the connection in
