@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -74,8 +75,11 @@ func decodeFormat(b []byte) (format, error) {
 // directory keeps two processes from both seeing nothing and one of them
 // writing to a file that the other has replaced.
 func create(path string, now func() time.Time) error {
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := makeDir(dir); err != nil {
 		return err
 	}
 	d, err := os.Open(dir)
@@ -101,6 +105,30 @@ func create(path string, now func() time.Time) error {
 		return err
 	}
 	return d.Sync()
+}
+
+// makeDir makes a directory with its parents, and syncs each parent that got a
+// new entry: a log in a directory that a crash takes away is lost as well.
+func makeDir(dir string) error {
+	err := os.Mkdir(dir, 0o700)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	parent := filepath.Dir(dir)
+	if errors.Is(err, fs.ErrNotExist) && parent != dir {
+		if err := makeDir(parent); err != nil {
+			return err
+		}
+		err = os.Mkdir(dir, 0o700)
+	}
+	if err != nil {
+		return err
+	}
+	p, err := os.Open(parent)
+	if err != nil {
+		return err
+	}
+	return errors.Join(p.Sync(), p.Close())
 }
 
 // initialize writes an empty log to path and syncs it: bbolt does in its
@@ -131,6 +159,11 @@ type file struct {
 	f      *os.File
 	db     *bbolt.DB
 	format format
+
+	// broken is set when a fault or panic interrupted bbolt at an unknown
+	// place. It may hold its own locks since: whoever used it would wait for
+	// ever.
+	broken atomic.Pointer[faultError]
 }
 
 // openFile locks, checks and maps the file at path, which must exist. It
@@ -147,8 +180,7 @@ func openFile(path string, readOnly, noSync bool) (*file, error) {
 	}
 	o := &file{path: path, f: f}
 	if err := o.open(how, readOnly, noSync); err != nil {
-		f.Close() // bbolt has closed it, or was never reached; what counts is err
-		return nil, err
+		return nil, errors.Join(err, o.close())
 	}
 	return o, nil
 }
@@ -161,8 +193,8 @@ func (o *file) open(how int, readOnly, noSync bool) error {
 	if err := checkPages(o.f); err != nil {
 		return o.name(err)
 	}
-	return o.name(guard(func() error {
-		db, err := bbolt.Open(o.path, 0o600, &bbolt.Options{
+	err := o.use(func() (err error) {
+		o.db, err = bbolt.Open(o.path, 0o600, &bbolt.Options{
 			Timeout:      lockPatience,
 			ReadOnly:     readOnly,
 			NoSync:       noSync,
@@ -170,37 +202,58 @@ func (o *file) open(how int, readOnly, noSync bool) error {
 			NoStatistics: true,
 			OpenFile:     func(string, int, os.FileMode) (*os.File, error) { return o.f, nil },
 		})
-		if err != nil {
-			return boltError(err)
-		}
-		o.db = db
-		return db.View(o.readFormat)
-	}))
-}
-
-func (o *file) readFormat(tx *bbolt.Tx) error {
-	meta := tx.Bucket(bucketMeta)
-	if meta == nil || tx.Bucket(bucketEvents) == nil {
-		return fmt.Errorf("%w: it is no event log (a bucket is missing)", ErrDamaged)
+		return err
+	})
+	if err != nil {
+		return err
 	}
-	var err error
-	o.format, err = decodeFormat(meta.Get(keyFormat))
-	return err
+	return o.view(func(tx *bbolt.Tx) error {
+		meta := tx.Bucket(bucketMeta)
+		if meta == nil || tx.Bucket(bucketEvents) == nil {
+			return fmt.Errorf("%w: it is no event log (a bucket is missing)", ErrDamaged)
+		}
+		o.format, err = decodeFormat(meta.Get(keyFormat))
+		return err
+	})
 }
 
-// name puts the file's name before an error that does not have it.
+// use runs fn, which uses bbolt, and gives its errors the names that this
+// package has for them, and the file's.
+func (o *file) use(fn func() error) error {
+	if err := o.broken.Load(); err != nil {
+		return o.name(err)
+	}
+	err := guard(fn)
+	if fault, ok := errors.AsType[*faultError](err); ok {
+		o.broken.Store(fault)
+	}
+	return o.name(boltError(err))
+}
+
+// view runs fn in a read transaction, which must be a short one.
+func (o *file) view(fn func(*bbolt.Tx) error) error {
+	return o.use(func() error { return o.db.View(fn) })
+}
+
+// name puts the file's name before an error.
 func (o *file) name(err error) error {
-	if err == nil {
-		return nil
+	if err == nil || errors.Is(err, ErrClosed) || errors.Is(err, errPageFull) {
+		return err
 	}
 	return fmt.Errorf("%s: %w", filepath.Base(o.path), err)
 }
 
-// close unmaps, unlocks and closes the file. Where bbolt was left in the
-// middle of something, its own Close might wait for ever: abandon.
-func (o *file) close(abandon bool) error {
-	if abandon {
-		return o.f.Close()
+// close unmaps, unlocks and closes the file. Where bbolt cannot be asked to,
+// the file stays mapped if it was.
+func (o *file) close() error {
+	if o.db != nil && o.broken.Load() == nil {
+		return o.db.Close()
 	}
-	return o.db.Close()
+	// A map keeps the lock of a file that is closed. Where bbolt has closed
+	// the file itself, there is nothing left to do.
+	err := syscall.Flock(int(o.f.Fd()), syscall.LOCK_UN)
+	if err = errors.Join(err, o.f.Close()); errors.Is(err, os.ErrClosed) {
+		return nil
+	}
+	return err
 }

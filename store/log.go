@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -32,12 +33,10 @@ type Log struct {
 
 	// update carries out one bbolt transaction; tests put faults here.
 	update func(func(*bbolt.Tx) error) error
-	// Of the writer alone: the chain up to the last commit; whether the last
-	// commit failed, so that it may have left records behind; and what
-	// ended writing for good.
+	// Of the writer alone: the chain up to the last commit, and whether a
+	// commit after it failed and may have left records behind.
 	chain  Chain
 	failed bool
-	broken error
 
 	mu       sync.RWMutex
 	state    *State
@@ -64,8 +63,7 @@ func Open(path string, o Options) (*Log, error) {
 	}
 	state, chain, err := load(f)
 	if err != nil {
-		f.close(false) // nothing was written; what counts is err
-		return nil, err
+		return nil, errors.Join(err, f.close())
 	}
 	l := &Log{
 		file:     f,
@@ -95,7 +93,7 @@ func (l *Log) Close() error {
 		delete(l.watchers, seq)
 	}
 	l.mu.Unlock()
-	return l.file.close(l.broken != nil)
+	return l.file.close()
 }
 
 // View calls fn with the state as of the last commit. fn must be quick, since

@@ -59,28 +59,22 @@ func (o *file) page(from, to uint64) ([]Record, error) {
 // scan calls fn for each record from from to to within one read transaction.
 // The value is only valid within fn.
 func (o *file) scan(from, to uint64, fn func(Record) error) error {
-	return o.name(guard(func() error {
-		return boltError(o.db.View(func(tx *bbolt.Tx) error {
-			b := tx.Bucket(bucketEvents)
-			if b == nil {
-				return fmt.Errorf("%w: the events are gone", ErrDamaged)
+	return o.view(func(tx *bbolt.Tx) error {
+		c := tx.Bucket(bucketEvents).Cursor()
+		for k, v := c.Seek(seqKey(from)); k != nil; k, v = c.Next() {
+			seq, err := keySeq(k)
+			if err != nil {
+				return err
 			}
-			c := b.Cursor()
-			for k, v := c.Seek(seqKey(from)); k != nil; k, v = c.Next() {
-				seq, err := keySeq(k)
-				if err != nil {
-					return err
-				}
-				if seq > to {
-					return nil
-				}
-				if err := fn(Record{Seq: seq, Value: v}); err != nil {
-					return err
-				}
+			if seq > to {
+				return nil
 			}
-			return nil
-		}))
-	}))
+			if err := fn(Record{Seq: seq, Value: v}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 func seqKey(seq uint64) []byte { return binary.BigEndian.AppendUint64(nil, seq) }

@@ -52,7 +52,7 @@ func (r *Reader) Close() error {
 	if r.closed.Swap(true) {
 		return ErrClosed
 	}
-	return r.file.close(false)
+	return r.file.close()
 }
 
 // load verifies and folds all records of the file.

@@ -31,11 +31,11 @@ type admitted struct {
 func (l *Log) commit(batch []*Pending) {
 	a := l.admit(batch)
 	if err := l.persist(a); err != nil {
-		for _, p := range a.pending {
-			p.finish(0, err)
-		}
 		if l.opts.OnFailure != nil {
 			l.opts.OnFailure(err)
+		}
+		for _, p := range a.pending {
+			p.finish(0, err)
 		}
 		return
 	}
@@ -78,22 +78,14 @@ func (l *Log) admit(batch []*Pending) admitted {
 // persist commits the records. When it returns an error none of them counts
 // as written.
 func (l *Log) persist(a admitted) error {
-	if l.broken != nil {
-		return l.broken
-	}
 	if len(a.records) == 0 {
 		return nil
 	}
-	err := guard(func() error {
-		return boltError(l.update(func(tx *bbolt.Tx) error { return l.put(tx, a.records) }))
+	err := l.file.use(func() error {
+		return l.update(func(tx *bbolt.Tx) error { return l.put(tx, a.records) })
 	})
 	l.failed = err != nil
-	if errors.As(err, new(*faultError)) {
-		// bbolt was interrupted at an unknown place and may hold its own
-		// locks: another transaction would wait for ever.
-		l.broken = l.file.name(err)
-	}
-	return l.file.name(err)
+	return err
 }
 
 func (l *Log) put(tx *bbolt.Tx, records []Record) error {
