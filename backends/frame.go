@@ -26,15 +26,19 @@ func NewFrame(b []byte) *Frame {
 	return &Frame{data: mem.BufferSlice{mem.SliceBuffer(b)}}
 }
 
-// Join returns a frame that is the concatenation of parts, without copying.
-func Join(parts ...[]byte) *Frame {
-	data := make(mem.BufferSlice, 0, len(parts))
-	for _, p := range parts {
-		if len(p) > 0 {
-			data = append(data, mem.SliceBuffer(p))
-		}
+// Concat returns a frame that is the concatenation of the given ones, without
+// copying. It takes them over: they must not be used or freed afterwards. The
+// concatenation of two serialized answers of a repeated field is the merged
+// answer, by protobuf's rules.
+func Concat(frames ...*Frame) *Frame {
+	if len(frames) == 1 {
+		return frames[0]
 	}
-	return &Frame{data: data}
+	c := new(Frame)
+	for _, f := range frames {
+		c.data = append(c.data, f.data...)
+	}
+	return c
 }
 
 // Len returns the length of the message.

@@ -46,7 +46,7 @@ type fakeRuntime struct {
 	before func(ctx context.Context, method string, req any) error
 }
 
-func newFake(t *testing.T, name string) *fakeRuntime {
+func newFake(t testing.TB, name string) *fakeRuntime {
 	f := &fakeRuntime{
 		name: name, socket: filepath.Join(t.TempDir(), name+".sock"),
 		sandboxes: map[string]*runtimeapi.PodSandbox{}, containers: map[string]*runtimeapi.Container{}, images: map[string]*runtimeapi.Image{},
@@ -56,7 +56,7 @@ func newFake(t *testing.T, name string) *fakeRuntime {
 	return f
 }
 
-func (f *fakeRuntime) start(t *testing.T) {
+func (f *fakeRuntime) start(t testing.TB) {
 	t.Helper()
 	l, err := net.Listen("unix", f.socket)
 	if err != nil {
@@ -262,14 +262,14 @@ health: {probeInterval: 20ms, downAfter: 300ms}
 runtimeName: containerd
 `
 
-func newNode(t *testing.T) *node {
+func newNode(t testing.TB) *node {
 	n := &node{a: newFake(t, "a"), b: newFake(t, "b"), dir: t.TempDir()}
 	n.begin(t)
 	return n
 }
 
 // begin starts a run of the daemon on the node's folder.
-func (n *node) begin(t *testing.T) {
+func (n *node) begin(t testing.TB) {
 	t.Helper()
 	cfg, err := policy.Parse("config.yaml", fmt.Appendf(nil, nodeConfig, n.dir, n.a.socket, n.b.socket))
 	if err != nil {
@@ -297,7 +297,7 @@ func (n *node) begin(t *testing.T) {
 	n.serve(t, set)
 }
 
-func (n *node) serve(t *testing.T, set *backends.Set) {
+func (n *node) serve(t testing.TB, set *backends.Set) {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "front.sock")
 	l, err := net.Listen("unix", socket)
@@ -332,7 +332,7 @@ func (n *node) serve(t *testing.T, set *backends.Set) {
 }
 
 // waitUp waits until both backends have been seen and recovered.
-func (n *node) waitUp(t *testing.T) {
+func (n *node) waitUp(t testing.TB) {
 	t.Helper()
 	eventually(t, "both backends are up", func() bool {
 		for _, m := range n.server.set.All() {
@@ -344,7 +344,7 @@ func (n *node) waitUp(t *testing.T) {
 	})
 }
 
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for range 500 {
 		if ok() {
@@ -365,7 +365,7 @@ func runRequest(name, handler string) *runtimeapi.RunPodSandboxRequest {
 	}
 }
 
-func (n *node) run(t *testing.T, name, handler string) string {
+func (n *node) run(t testing.TB, name, handler string) string {
 	t.Helper()
 	r, err := n.RunPodSandbox(t.Context(), runRequest(name, handler))
 	if err != nil {
@@ -374,7 +374,7 @@ func (n *node) run(t *testing.T, name, handler string) string {
 	return r.PodSandboxId
 }
 
-func (n *node) create(t *testing.T, sandbox, name string) string {
+func (n *node) create(t testing.TB, sandbox, name string) string {
 	t.Helper()
 	r, err := n.CreateContainer(t.Context(), createRequest(sandbox, name))
 	if err != nil {
@@ -393,7 +393,7 @@ func createRequest(sandbox, name string) *runtimeapi.CreateContainerRequest {
 	}
 }
 
-func mustSet(t *testing.T, list ...backends.Backend) *backends.Set {
+func mustSet(t testing.TB, list ...backends.Backend) *backends.Set {
 	t.Helper()
 	s, err := backends.NewSet(backends.Probing{}, list...)
 	if err != nil {
