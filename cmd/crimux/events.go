@@ -127,8 +127,12 @@ func newEventPrinter(f eventsFlags, out *output) *eventPrinter {
 
 // event takes in an event, whether it is to be printed or not.
 func (p *eventPrinter) event(before *store.State, e *eventpb.Event) error {
+	if !p.wanted(before, e) {
+		p.rows.Skip(before, e)
+		return nil
+	}
 	l, err := p.line(before, e)
-	if err != nil || !p.wanted(before, e) {
+	if err != nil {
 		return err
 	}
 	if p.tail >= 0 && !p.live {

@@ -70,7 +70,7 @@ func ended(ctx context.Context, err error) error {
 func reading(c *cobra.Command, absolute bool, do func(*source, *output) error) error {
 	src, err := openSource(c)
 	if err != nil {
-		return err
+		return ended(c.Context(), err)
 	}
 	out := newOutput(c, absolute)
 	err = do(src, out)

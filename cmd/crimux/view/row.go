@@ -17,9 +17,13 @@ type Row struct {
 	Failed                      bool
 }
 
-// Rows makes rows of a log's events, which it must be given from the first on.
+// Rows makes rows of a log's events, which it must be given from the first on,
+// be it to skip them.
 // The zero value is ready.
 type Rows struct{ runs runs }
+
+// Skip takes in an event whose row is not wanted.
+func (rs *Rows) Skip(before *store.State, e *eventpb.Event) { rs.runs.next(before, e) }
 
 // Row returns the row of an event that came after the state before. Of an
 // observation it mentions the objects of the pods that sel selects.

@@ -51,19 +51,20 @@ func exitWords(c *eventpb.Container) string {
 // shortLength is how much of an id people are shown, as docker and crictl do.
 const shortLength = 12
 
-// Short returns the beginning of an id, or of a digest with its algorithm.
+// digest is how an image's digest or id begins, unlike a tag, which may be all
+// hexadecimal, too.
+const digest = "sha256:"
+
+// Short returns the beginning of an id or digest, and anything else whole.
 func Short(id string) string {
-	algorithm, hex, isDigest := strings.Cut(id, ":")
-	if !isDigest {
-		algorithm, hex = "", id
-	}
+	hex, isDigest := strings.CutPrefix(id, digest)
 	if len(hex) <= shortLength || strings.Trim(hex, "0123456789abcdef") != "" {
 		return clean(id)
 	}
 	if isDigest {
-		algorithm += ":"
+		return digest + hex[:shortLength]
 	}
-	return clean(algorithm) + hex[:shortLength]
+	return hex[:shortLength]
 }
 
 // containerName names a container within its pod; restarts have the same name
