@@ -36,6 +36,9 @@ func (b *Backend) Invoke(ctx context.Context, c *backends.Call) (answer backends
 	if !ok {
 		return backends.Answer{}, unimplemented(c.Method)
 	}
+	if err := b.api.ensure(ctx); err != nil {
+		return backends.Answer{}, b.srv.fail(err, "settle the API version")
+	}
 	defer func() {
 		// One request must not take the node's other pods down with it.
 		if p := recover(); p != nil {

@@ -49,6 +49,7 @@ type Backend struct {
 	name string
 	log  *slog.Logger
 	srv  *server
+	api  negotiation
 }
 
 var (
@@ -87,7 +88,7 @@ func New(o Options) (*Backend, error) {
 	if err != nil {
 		return nil, fmt.Errorf("backend %s: container logs: %w", o.Name, err)
 	}
-	s, err := newServer(o, engine, pods, follower)
+	s, err := newServer(o, engine, pods, follower, pins{dir: netnsDir})
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +96,7 @@ func New(o Options) (*Backend, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("backend %s: streaming server: %w", o.Name, err), follower.Close())
 	}
-	return &Backend{name: o.Name, log: o.Logger, srv: s}, nil
+	return &Backend{name: o.Name, log: o.Logger, srv: s, api: negotiation{engine: engine}}, nil
 }
 
 // withDefaults fills in what is empty and refuses what cannot be.
@@ -125,7 +126,7 @@ func (o Options) withDefaults() (Options, error) {
 }
 
 // newServer puts the CRI services together.
-func newServer(o Options, e engine, n networks, l logs) (*server, error) {
+func newServer(o Options, e engine, n networks, l logs, p namespaces) (*server, error) {
 	floor, err := oomFloor(os.ReadFile)
 	if err != nil {
 		return nil, fmt.Errorf("backend %s: %w", o.Name, err)
@@ -135,7 +136,7 @@ func newServer(o Options, e engine, n networks, l logs) (*server, error) {
 		engine:   e,
 		log:      o.Logger,
 		logs:     newContainerLogs(l),
-		pods:     newAttachments(n),
+		pods:     newAttachments(n, p),
 		infra:    newInfraImage(o.PodInfraImage, e),
 		ops:      newOperations(),
 		locks:    newKeyLocks(),
@@ -152,6 +153,9 @@ func (b *Backend) Name() string { return b.name }
 
 // Probe implements [backends.Backend].
 func (b *Backend) Probe(ctx context.Context) error {
+	if err := b.api.ensure(ctx); err != nil {
+		return b.srv.fail(err, "ping")
+	}
 	if _, err := b.srv.engine.Ping(ctx); err != nil {
 		return b.srv.fail(err, "ping")
 	}

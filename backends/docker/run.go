@@ -32,11 +32,15 @@ func (b *Backend) Run(ctx context.Context) error {
 		return nil
 	})
 	group.Go(func() error {
-		b.srv.watchLogs(ctx)
+		if b.api.await(ctx) {
+			b.srv.watchLogs(ctx)
+		}
 		return nil
 	})
 	group.Go(func() error {
-		b.srv.measureUsage(ctx)
+		if b.api.await(ctx) {
+			b.srv.measureUsage(ctx)
+		}
 		return nil
 	})
 	return group.Wait()

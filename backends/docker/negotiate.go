@@ -1,0 +1,58 @@
+package docker
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/docker/docker/api/types"
+)
+
+// pinger is what negotiation needs of an engine.
+type pinger interface {
+	Ping(ctx context.Context) (types.Ping, error)
+	NegotiateAPIVersionPing(types.Ping)
+}
+
+// negotiation settles the API version before the first call that depends on
+// it. The client would do so by itself, but reads the version without a lock
+// in some calls while it is still being settled by others. Without an engine
+// there is nothing to settle.
+type negotiation struct {
+	engine pinger
+	mu     sync.Mutex
+	done   atomic.Bool
+}
+
+// ensure returns once the version is settled, and the Engine's error where
+// that cannot be asked.
+func (n *negotiation) ensure(ctx context.Context) error {
+	if n.engine == nil || n.done.Load() {
+		return nil
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.done.Load() {
+		return nil
+	}
+	ping, err := n.engine.Ping(ctx)
+	if err != nil {
+		return err
+	}
+	n.engine.NegotiateAPIVersionPing(ping)
+	n.done.Store(true)
+	return nil
+}
+
+// await returns once the version is settled; false where ctx is done first.
+func (n *negotiation) await(ctx context.Context) bool {
+	for n.ensure(ctx) != nil {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(reconnectFirst):
+		}
+	}
+	return true
+}
