@@ -59,6 +59,7 @@ of uids and ids the beginning is enough.
 	fl.StringVar(&f.pod, "pod", "", "print events of this `POD` only")
 	fl.StringVar(&f.backend, "backend", "", "print events of this `BACKEND` only")
 	fl.IntVar(&f.tail, "tail", -1, "print only the last `N` of the events there are")
+	fl.Lookup("tail").DefValue = "all"
 	return c
 }
 

@@ -159,8 +159,8 @@ func TestStories(t *testing.T) {
 				add("", "docker", &eventpb.Probed{ContainerId: "cc", Count: 2, Code: 4}),
 			[]string{
 				"RunPodSandbox OK: sandbox aa",
-				"Observed container app EXITED, found, exit 0 (Completed), seen by lookup",
-				"Observed container app is gone, seen by poll",
+				"Observed container app EXITED, found, exit 0 (Completed), seen on lookup",
+				"Observed container app is gone, seen on poll",
 				"ExecSync 2 × DeadlineExceeded: container cc",
 			},
 		},

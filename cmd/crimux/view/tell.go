@@ -85,11 +85,11 @@ func (t *Teller) observed(s *Story, o object, before *store.State, e *eventpb.Ev
 			ended = "ended " + took(late) + " earlier"
 		}
 	}
-	by := ""
+	seen := ""
 	if obs.GetCause() != "" {
-		by = "seen by " + clean(obs.GetCause())
+		seen = "seen on " + clean(obs.GetCause())
 	}
-	l.Result = join(", ", change, ended, by)
+	l.Result = join(", ", change, ended, seen)
 }
 
 // started tells the pods that there were of a crash or a reboot. A restart in
