@@ -34,9 +34,13 @@ func (s *server) ContainerStatus(ctx context.Context, r *runtimeapi.ContainerSta
 	}
 	out := &runtimeapi.ContainerStatusResponse{Status: f.criStatus()}
 	if r.GetVerbose() {
-		out.Info, err = verboseContainer(f)
+		info, err := verboseContainer(f)
+		if err != nil {
+			return nil, err
+		}
+		out.Info = info
 	}
-	return out, err
+	return out, nil
 }
 
 // criStatus is the container as the CRI sees it.

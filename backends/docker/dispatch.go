@@ -29,6 +29,12 @@ var handlers = func() map[string]handler {
 	return all
 }()
 
+// withoutEngine are the methods that answer while the Engine is away.
+var withoutEngine = map[string]bool{
+	runtimeapi.RuntimeService_Status_FullMethodName:              true,
+	runtimeapi.RuntimeService_UpdateRuntimeConfig_FullMethodName: true,
+}
+
 // Invoke implements [backends.Backend]: it decodes the frame and calls the
 // method in-process.
 func (b *Backend) Invoke(ctx context.Context, c *backends.Call) (answer backends.Answer, err error) {
@@ -36,8 +42,10 @@ func (b *Backend) Invoke(ctx context.Context, c *backends.Call) (answer backends
 	if !ok {
 		return backends.Answer{}, unimplemented(c.Method)
 	}
-	if err := b.api.ensure(ctx); err != nil {
-		return backends.Answer{}, b.srv.fail(err, "settle the API version")
+	if !withoutEngine[c.Method] {
+		if err := b.srv.api.ensure(ctx); err != nil {
+			return backends.Answer{}, b.srv.fail(err, "%s", path.Base(c.Method))
+		}
 	}
 	defer func() {
 		// One request must not take the node's other pods down with it.

@@ -49,7 +49,6 @@ type Backend struct {
 	name string
 	log  *slog.Logger
 	srv  *server
-	api  negotiation
 }
 
 var (
@@ -96,7 +95,7 @@ func New(o Options) (*Backend, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("backend %s: streaming server: %w", o.Name, err), follower.Close())
 	}
-	return &Backend{name: o.Name, log: o.Logger, srv: s, api: negotiation{engine: engine}}, nil
+	return &Backend{name: o.Name, log: o.Logger, srv: s}, nil
 }
 
 // withDefaults fills in what is empty and refuses what cannot be.
@@ -134,6 +133,7 @@ func newServer(o Options, e engine, n networks, l logs, p namespaces) (*server, 
 	return &server{
 		endpoint: o.Endpoint,
 		engine:   e,
+		api:      newNegotiation(e),
 		log:      o.Logger,
 		logs:     newContainerLogs(l),
 		pods:     newAttachments(n, p),
@@ -153,7 +153,7 @@ func (b *Backend) Name() string { return b.name }
 
 // Probe implements [backends.Backend].
 func (b *Backend) Probe(ctx context.Context) error {
-	if err := b.api.ensure(ctx); err != nil {
+	if err := b.srv.api.ensure(ctx); err != nil {
 		return b.srv.fail(err, "ping")
 	}
 	if _, err := b.srv.engine.Ping(ctx); err != nil {

@@ -40,7 +40,7 @@ type engine interface {
 	DiskUsage(ctx context.Context, o types.DiskUsageOptions) (types.DiskUsage, error)
 	Events(ctx context.Context, o events.ListOptions) (<-chan events.Message, <-chan error)
 	Info(ctx context.Context) (system.Info, error)
-	Ping(ctx context.Context) (types.Ping, error)
+	pinger
 	Close() error
 }
 

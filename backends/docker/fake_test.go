@@ -15,6 +15,7 @@ import (
 	"time"
 
 	cerrdefs "github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/image"
 	"github.com/docker/docker/api/types/network"
@@ -89,6 +90,10 @@ func (e *fakeEngine) get(id string) (*container.InspectResponse, error) {
 }
 
 func (e *fakeEngine) ClientVersion() string { return "1.41" }
+
+func (e *fakeEngine) Ping(context.Context) (types.Ping, error) { return types.Ping{}, nil }
+
+func (e *fakeEngine) NegotiateAPIVersionPing(types.Ping) {}
 
 func (e *fakeEngine) Info(context.Context) (info system.Info, err error) {
 	return info, e.call("info", func() error {
@@ -266,6 +271,13 @@ func (l fakeLogs) Finish(context.Context, string) error { l.add("finish"); retur
 func (l fakeLogs) Forget(string)                        {}
 func (l fakeLogs) Close() error                         { return nil }
 
+// fakePins keeps nothing.
+type fakePins struct{ *trace }
+
+func (p fakePins) pin(_ string, pid int) (string, error) { return netnsOf(pid), nil }
+func (p fakePins) find(string) string                    { return "" }
+func (p fakePins) unpin(string) error                    { return nil }
+
 // bench is a server on fakes.
 type bench struct {
 	*server
@@ -304,7 +316,7 @@ func newBench(t testing.TB) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := newServer(o, e, n, fakeLogs{tr})
+	s, err := newServer(o, e, n, fakeLogs{tr}, fakePins{tr})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -51,9 +51,13 @@ func (s *server) ImageStatus(ctx context.Context, r *runtimeapi.ImageStatusReque
 	}
 	out := &runtimeapi.ImageStatusResponse{Image: s.criImage(img)}
 	if r.GetVerbose() {
-		out.Info, err = verboseImage(img)
+		info, err := verboseImage(img)
+		if err != nil {
+			return nil, err
+		}
+		out.Info = info
 	}
-	return out, err
+	return out, nil
 }
 
 // findImage looks for an image by name, digest or id.

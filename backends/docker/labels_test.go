@@ -58,7 +58,7 @@ func FuzzLabels(f *testing.F) {
 	f.Add("a", "b", "a", "b", labelForeign, `["crimux.dev/op"]`)
 	f.Add("a", "b", "a", "b", labelLogPath, "/etc/passwd")
 	f.Fuzz(func(t *testing.T, lk, lv, ak, av, ik, iv string) {
-		if !utf8.ValidString(lk + ak + ik) {
+		if !utf8.ValidString(lk) || !utf8.ValidString(ak) || !utf8.ValidString(ik) {
 			return // neither protobuf nor the Engine's JSON has such strings
 		}
 		labels, annotations, img := map[string]string{lk: lv}, map[string]string{ak: av}, map[string]string{ik: iv}

@@ -2,7 +2,6 @@ package docker
 
 import (
 	"context"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -17,22 +16,26 @@ type pinger interface {
 
 // negotiation settles the API version before the first call that depends on
 // it. The client would do so by itself, but reads the version without a lock
-// in some calls while it is still being settled by others. Without an engine
-// there is nothing to settle.
+// in some calls while it is still being settled by others.
 type negotiation struct {
 	engine pinger
-	mu     sync.Mutex
+	one    *keyLocks // one asks at a time, and the others can give up
 	done   atomic.Bool
 }
+
+func newNegotiation(e pinger) *negotiation { return &negotiation{engine: e, one: newKeyLocks()} }
 
 // ensure returns once the version is settled, and the Engine's error where
 // that cannot be asked.
 func (n *negotiation) ensure(ctx context.Context) error {
-	if n.engine == nil || n.done.Load() {
+	if n.done.Load() {
 		return nil
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	unlock, err := n.one.lock(ctx, "")
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	if n.done.Load() {
 		return nil
 	}

@@ -14,7 +14,8 @@ import (
 // and what is known besides. A DEL is owed from before the ADD until it has
 // succeeded.
 type attachments struct {
-	net networks
+	net  networks
+	pins namespaces
 
 	mu    sync.Mutex
 	known map[string]attachment
@@ -36,8 +37,8 @@ const (
 	netDetached          // DEL succeeded
 )
 
-func newAttachments(n networks) *attachments {
-	return &attachments{net: n, known: map[string]attachment{}}
+func newAttachments(n networks, p namespaces) *attachments {
+	return &attachments{net: n, pins: p, known: map[string]attachment{}}
 }
 
 // add attaches a sandbox. If it fails, a DEL is owed.
@@ -71,10 +72,10 @@ func (a *attachments) addresses(id string) (ips []netip.Addr, ok bool, err error
 	return res.IPs, true, nil
 }
 
-// detach carries out the DEL that is owed, if one is. netns is empty when the
-// sandbox's namespace is gone. pod describes the sandbox for the case that the
+// detach carries out the DEL that is owed, if one is. pid is the sandbox's
+// process, 0 if it has none. pod describes the sandbox for the case that the
 // ADD's own plan is not to be found anywhere.
-func (a *attachments) detach(ctx context.Context, id, netns string, pod cni.Attachment) error {
+func (a *attachments) detach(ctx context.Context, id string, pid int, pod cni.Attachment) error {
 	at := a.get(id)
 	if at.state == netDetached {
 		return nil
@@ -94,14 +95,14 @@ func (a *attachments) detach(ctx context.Context, id, netns string, pod cni.Atta
 		if errors.Is(err, cni.ErrNoNetwork) {
 			// Nothing says that it ever had a network, and there is none to
 			// detach it from: a pod must not be stuck on that.
-			return nil
+			return a.pins.unpin(id)
 		}
 		if err != nil {
 			return fmt.Errorf("network of sandbox %s: %w", id, err)
 		}
 		plan = today
 	}
-	return a.del(ctx, plan, netns)
+	return a.del(ctx, plan, pid)
 }
 
 // today is a plan with today's configuration, for a sandbox without a trace of
@@ -115,8 +116,16 @@ func (a *attachments) today(id string, pod cni.Attachment) (*cni.Plan, error) {
 }
 
 // del carries out a DEL and remembers that none is owed any more.
-func (a *attachments) del(ctx context.Context, p *cni.Plan, netns string) error {
+func (a *attachments) del(ctx context.Context, p *cni.Plan, pid int) error {
+	netns := a.pins.find(p.ID())
+	if netns == "" {
+		netns = netnsOf(pid)
+	}
 	if err := a.net.Del(ctx, p, netns); err != nil {
+		a.owe(p)
+		return err
+	}
+	if err := a.pins.unpin(p.ID()); err != nil {
 		a.owe(p)
 		return err
 	}
@@ -151,12 +160,4 @@ func (a *attachments) setIfUnknown(id string, at attachment) {
 	if a.known[id].state == netUnknown {
 		a.known[id] = at
 	}
-}
-
-// netnsOf is the path of the network namespace of a process; empty for none.
-func netnsOf(pid int) string {
-	if pid <= 0 {
-		return ""
-	}
-	return fmt.Sprintf("/proc/%d/ns/net", pid)
 }

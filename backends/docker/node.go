@@ -33,10 +33,10 @@ func (s *server) Version(ctx context.Context, _ *runtimeapi.VersionRequest) (*ru
 // answer is what the node's readiness hangs on.
 func (s *server) Status(ctx context.Context, r *runtimeapi.StatusRequest) (*runtimeapi.StatusResponse, error) {
 	runtime := condition(runtimeapi.RuntimeReady, "", "")
-	f, err := s.currentFacts(ctx, 0)
+	f, unreachable := s.engineNow(ctx)
 	switch {
-	case err != nil:
-		runtime = condition(runtimeapi.RuntimeReady, "EngineUnreachable", status.Convert(err).Message())
+	case unreachable != nil:
+		runtime = condition(runtimeapi.RuntimeReady, "EngineUnreachable", status.Convert(unreachable).Message())
 	case f.tooOld() != "":
 		runtime = condition(runtimeapi.RuntimeReady, "EngineTooOld", f.tooOld())
 	}
@@ -56,10 +56,23 @@ func (s *server) Status(ctx context.Context, r *runtimeapi.StatusRequest) (*runt
 			})
 		}
 	}
-	if r.GetVerbose() {
-		out.Info, err = s.verboseStatus(f)
+	if !r.GetVerbose() {
+		return out, nil
 	}
-	return out, err
+	info, err := s.verboseStatus(f)
+	if err != nil {
+		return nil, err
+	}
+	out.Info = info
+	return out, nil
+}
+
+// engineNow asks the Engine for its facts.
+func (s *server) engineNow(ctx context.Context) (*facts, error) {
+	if err := s.api.ensure(ctx); err != nil {
+		return nil, s.fail(err, "engine information")
+	}
+	return s.currentFacts(ctx, 0)
 }
 
 // condition is true unless there is a reason why not.

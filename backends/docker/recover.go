@@ -28,6 +28,9 @@ func (b *Backend) Recover(ctx context.Context, op backends.Unfinished, _ backend
 	s := b.srv
 	s.ops.set(op.Op, opUnfinished)
 	method := path.Base(op.Method)
+	if err := s.api.ensure(ctx); err != nil {
+		return backends.Recovered{}, s.fail(err, "recover %s", method)
+	}
 	out, err := s.recover(ctx, method, op)
 	if err != nil {
 		return backends.Recovered{}, s.fail(err, "recover %s", method)
@@ -170,19 +173,19 @@ func (s *server) undoNetwork(ctx context.Context, id string, plan *cni.Plan) err
 			return fmt.Errorf("network of sandbox %s: %w", id, err)
 		}
 		if !ok {
-			return nil
+			return s.pods.pins.unpin(id)
 		}
 		plan = cached
 	}
-	netns := ""
+	pid := 0
 	c, err := s.engine.ContainerInspect(ctx, id)
 	switch {
-	case err == nil && c.State.Running:
-		netns = netnsOf(c.State.Pid)
-	case err != nil && !cerrdefs.IsNotFound(err):
+	case err == nil:
+		pid = c.State.Pid
+	case !cerrdefs.IsNotFound(err):
 		return fmt.Errorf("inspect sandbox %s: %w", id, err)
 	}
-	if err := s.pods.del(ctx, plan, netns); err != nil {
+	if err := s.pods.del(ctx, plan, pid); err != nil {
 		// It must never look ready while the DEL is owed.
 		return errors.Join(err, ignoreGone(s.engine.ContainerKill(ctx, id, "KILL")))
 	}

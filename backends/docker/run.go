@@ -32,13 +32,13 @@ func (b *Backend) Run(ctx context.Context) error {
 		return nil
 	})
 	group.Go(func() error {
-		if b.api.await(ctx) {
+		if b.srv.api.await(ctx) {
 			b.srv.watchLogs(ctx)
 		}
 		return nil
 	})
 	group.Go(func() error {
-		if b.api.await(ctx) {
+		if b.srv.api.await(ctx) {
 			b.srv.measureUsage(ctx)
 		}
 		return nil

@@ -131,16 +131,18 @@ func (r *sandboxRun) create(ctx context.Context) error {
 }
 
 // record queues the step that undoing needs. The network namespace exists by
-// now, so that the plan can say which it is, whoever has its pid later.
+// now and is kept, so that the plan can say which it is.
 func (r *sandboxRun) record() (durable func(context.Context) error, err error) {
 	step := backends.Step{Name: stepCreated, ID: r.id}
 	if r.plan != nil {
-		r.plan, err = r.plan.For(r.id, netnsOf(r.pid))
+		netns, err := r.pods.pins.pin(r.id, r.pid)
 		if err != nil {
 			return nil, r.fail(err, "network of sandbox %s", r.id)
 		}
-		step.Data, err = r.plan.Marshal()
-		if err != nil {
+		if r.plan, err = r.plan.For(r.id, netns); err != nil {
+			return nil, r.fail(err, "network of sandbox %s", r.id)
+		}
+		if step.Data, err = r.plan.Marshal(); err != nil {
 			return nil, r.fail(err, "network of sandbox %s", r.id)
 		}
 	}
@@ -175,13 +177,13 @@ func (r *sandboxRun) takeBack(ctx context.Context) error {
 		return nil
 	}
 	if r.added {
-		if err := r.pods.del(ctx, r.plan, netnsOf(r.pid)); err != nil {
+		if err := r.pods.del(ctx, r.plan, r.pid); err != nil {
 			// It stays, so that the DEL can be tried again, but it must never
 			// look ready.
 			return errors.Join(err, ignoreGone(r.engine.ContainerKill(ctx, r.id, "KILL")))
 		}
 	}
-	if err := r.removeNow(ctx, r.id); err != nil {
+	if err := errors.Join(r.pods.pins.unpin(r.id), r.removeNow(ctx, r.id)); err != nil {
 		return err
 	}
 	r.pods.forget(r.id)

@@ -31,9 +31,13 @@ func (s *server) PodSandboxStatus(ctx context.Context, r *runtimeapi.PodSandboxS
 		Labels: f.labels, Annotations: f.annotations, RuntimeHandler: f.handler,
 	}}
 	if r.GetVerbose() {
-		out.Info, err = verboseContainer(f)
+		info, err := verboseContainer(f)
+		if err != nil {
+			return nil, err
+		}
+		out.Info = info
 	}
-	return out, err
+	return out, nil
 }
 
 // networkStatus returns the sandbox's addresses. On the host's network there

@@ -94,11 +94,7 @@ func (s *server) detach(ctx context.Context, f *found) error {
 	if !f.HostConfig.NetworkMode.IsNone() {
 		return nil
 	}
-	netns := ""
-	if f.State.Running {
-		netns = netnsOf(f.State.Pid)
-	}
-	err := s.pods.detach(ctx, f.ID, netns, cni.Attachment{PodNamespace: f.namespace, PodName: f.identity.pod, PodUID: f.uid})
+	err := s.pods.detach(ctx, f.ID, f.State.Pid, cni.Attachment{PodNamespace: f.namespace, PodName: f.identity.pod, PodUID: f.uid})
 	if err != nil {
 		return s.fail(err, "take down the network of sandbox %s", f.ID)
 	}

@@ -17,6 +17,7 @@ type server struct {
 
 	endpoint string
 	engine   engine
+	api      *negotiation
 	log      *slog.Logger
 	logs     *containerLogs
 	streams  *streaming.Server

@@ -221,9 +221,12 @@ func (s *containerSpec) translateSecurity(sc *runtimeapi.LinuxContainerSecurityC
 	}
 	s.host.SecurityOpt, err = securityOpts(securityFields{
 		field:   field,
-		seccomp: sc.GetSeccomp(), seccompPath: sc.GetSeccompProfilePath(), seccompUnset: profileUnconfined,
-		apparmor: sc.GetApparmor(), apparmorName: sc.GetApparmorProfile(),
-		selinux: sc.GetSelinuxOptions(), noNewPrivs: sc.GetNoNewPrivs(), privileged: sc.GetPrivileged(),
+		seccomp: sc.GetSeccomp(), seccompUnset: profileUnconfined, apparmor: sc.GetApparmor(),
+		//lint:ignore SA1019 older kubelets know no other field
+		seccompPath: sc.GetSeccompProfilePath(),
+		//lint:ignore SA1019 older kubelets know no other field
+		apparmorName: sc.GetApparmorProfile(),
+		selinux:      sc.GetSelinuxOptions(), noNewPrivs: sc.GetNoNewPrivs(), privileged: sc.GetPrivileged(),
 	}, f, n)
 	return err
 }

@@ -116,8 +116,10 @@ func (s *sandboxSpec) translateLinux(l *runtimeapi.LinuxPodSandboxConfig, f *fac
 	s.host.ReadonlyRootfs = sc.GetReadonlyRootfs()
 	s.host.SecurityOpt, err = securityOpts(securityFields{
 		field:   field + ".security_context",
-		seccomp: sc.GetSeccomp(), seccompPath: sc.GetSeccompProfilePath(), seccompUnset: profileDefault,
-		apparmor: sc.GetApparmor(), selinux: sc.GetSelinuxOptions(), noNewPrivs: true,
+		seccomp: sc.GetSeccomp(), seccompUnset: profileDefault,
+		//lint:ignore SA1019 older kubelets know no other field
+		seccompPath: sc.GetSeccompProfilePath(),
+		apparmor:    sc.GetApparmor(), selinux: sc.GetSelinuxOptions(), noNewPrivs: true,
 	}, f, n)
 	return err
 }

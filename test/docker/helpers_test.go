@@ -111,8 +111,8 @@ func (c cri) removePod(id string) {
 	}
 }
 
-// container is the configuration of a container that runs a shell script.
-func container(image, script string) *runtimeapi.ContainerConfig {
+// ctrConfig is the configuration of a container that runs a shell script.
+func ctrConfig(image, script string) *runtimeapi.ContainerConfig {
 	return &runtimeapi.ContainerConfig{
 		Metadata: &runtimeapi.ContainerMetadata{Name: "main"}, Image: &runtimeapi.ImageSpec{Image: image},
 		Command: []string{"sh", "-c", script}, LogPath: "main/0.log",

@@ -80,12 +80,16 @@ func withBackend(ctx context.Context, m *testing.M) int {
 // newBackend is a backend on the lab's Engine. confDir is where the network
 // is configured; empty is the lab's.
 func newBackend(confDir string) (*docker.Backend, error) {
-	l := node.lab
 	if confDir == "" {
-		confDir = l.CNIConfDir
+		confDir = node.lab.CNIConfDir
 	}
+	return newBackendAt(node.lab.DockerSocket, confDir)
+}
+
+func newBackendAt(socket, confDir string) (*docker.Backend, error) {
+	l := node.lab
 	return docker.New(docker.Options{
-		Name: "docker", Endpoint: "unix://" + l.DockerSocket, PodInfraImage: "registry.invalid/pause:3.10",
+		Name: "docker", Endpoint: "unix://" + socket, PodInfraImage: "registry.invalid/pause:3.10",
 		CNI:    cni.Config{ConfDir: confDir, BinDirs: l.CNIBinDirs, CacheDir: l.CNICacheDir},
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})

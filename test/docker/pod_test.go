@@ -62,7 +62,7 @@ func TestPodLifecycle(t *testing.T) {
 		t.Errorf("namespaces %v", o)
 	}
 
-	ctr := c.create(id, cfg, container(ref, "cat /etc/resolv.conf; hostname; ip -4 -o addr show eth0; ls /proc/1/exe >/dev/null && exit 3"))
+	ctr := c.create(id, cfg, ctrConfig(ref, "cat /etc/resolv.conf; hostname; ip -4 -o addr show eth0; ls /proc/1/exe >/dev/null && exit 3"))
 	created := c.status(ctr)
 	if created.State != runtimeapi.ContainerState_CONTAINER_CREATED || created.StartedAt != 0 || created.FinishedAt != 0 {
 		t.Errorf("created container %v", created)
