@@ -14,6 +14,7 @@ const (
 	created = eventpb.ContainerState_CONTAINER_STATE_CREATED
 	running = eventpb.ContainerState_CONTAINER_STATE_RUNNING
 	exited  = eventpb.ContainerState_CONTAINER_STATE_EXITED
+	unknown = eventpb.ContainerState_CONTAINER_STATE_UNKNOWN
 )
 
 // What the state says of containers that a reboot of the node ended.

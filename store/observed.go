@@ -91,13 +91,15 @@ func life(n, old, seen *eventpb.Container) {
 }
 
 // outdated tells whether seen is from an earlier time of the container's life
-// than old.
+// than old, or knows less of it.
 func outdated(old, seen *eventpb.Container) bool {
 	switch seen.GetState() {
 	case created:
-		return old.GetState() == running || old.GetState() == exited
+		return old.GetState() == running || old.GetState() == exited || old.GetStartedAt() != 0
 	case running:
 		return old.GetState() == exited && seen.GetStartedAt() <= old.GetStartedAt()
+	case unknown:
+		return old.GetState() == exited
 	}
 	return false
 }

@@ -56,7 +56,6 @@ func TestContainerLife(t *testing.T) {
 	c := func(state eventpb.ContainerState, startedAt, finishedAt int64, code int32) *eventpb.Event {
 		return sees(nil, &eventpb.Container{Id: "c", State: state, StartedAt: startedAt, FinishedAt: finishedAt, ExitCode: code})
 	}
-	unknown := eventpb.ContainerState_CONTAINER_STATE_UNKNOWN
 	tests := []struct {
 		name   string
 		events []*eventpb.Event
@@ -72,6 +71,9 @@ func TestContainerLife(t *testing.T) {
 		{"a poll from before the start", []*eventpb.Event{c(created, 0, 0, 0)}, "RUNNING started=60"},
 		{"started anew", []*eventpb.Event{c(exited, 55, 70, 1), c(running, 90, 0, 0)}, "RUNNING started=90"},
 		{"not known", []*eventpb.Event{c(unknown, 0, 0, 0)}, "UNKNOWN started=60"},
+		{"not known any more after the exit", []*eventpb.Event{c(exited, 55, 70, 1), c(unknown, 0, 0, 0), c(running, 55, 0, 0)},
+			"EXITED started=55 finished=70 code=1"},
+		{"not known, and a poll from before the start", []*eventpb.Event{c(unknown, 0, 0, 0), c(created, 0, 0, 0)}, "UNKNOWN started=60"},
 		{"found again", []*eventpb.Event{c(unknown, 0, 0, 0), c(running, 60, 0, 0)}, "RUNNING started=60"},
 		{"stopped when not known", []*eventpb.Event{c(unknown, 0, 0, 0), on("o4", methodStopContainer, "sb", "c"), done("o4", "")}, "EXITED started=60"},
 		{"a start whose container exits before the outcome", []*eventpb.Event{

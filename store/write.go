@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime"
 
 	"go.etcd.io/bbolt"
 
@@ -16,6 +17,9 @@ func (l *Log) write() {
 	defer close(l.done)
 	for batch := l.queue.take(); batch != nil; batch = l.queue.take() {
 		l.commit(batch)
+		// Those who have just been told may have more to write: let them
+		// queue it, or every other commit is theirs alone.
+		runtime.Gosched()
 	}
 }
 
