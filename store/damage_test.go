@@ -177,7 +177,7 @@ func TestFlipped(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(seed, 0))
 	dir, page := t.TempDir(), os.Getpagesize()
 	pages := int(newestMeta(t, data).pages)
-	for i := range 400 {
+	for i := range 250 {
 		at := rnd.IntN(pages * page)
 		if i%2 == 0 {
 			at = at/page*page + rnd.IntN(96)
