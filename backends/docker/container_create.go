@@ -19,7 +19,7 @@ func (s *server) CreateContainer(ctx context.Context, r *runtimeapi.CreateContai
 	if err := checkCreate(r); err != nil {
 		return nil, err
 	}
-	f, err := s.currentFacts(ctx, factsAge)
+	f, err := s.usableFacts(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -115,12 +115,12 @@ func (s *server) checkTarget(ctx context.Context, target, sandbox string) error 
 
 // imageFor returns the image that a container is made from.
 func (s *server) imageFor(ctx context.Context, ref string) (image.InspectResponse, error) {
-	img, err := s.engine.ImageInspect(ctx, ref)
-	if cerrdefs.IsNotFound(err) {
-		return img, status.Errorf(codes.NotFound, "image %q is not in the docker engine: pull it first", ref)
-	}
+	img, ok, err := s.findImage(ctx, ref)
 	if err != nil {
-		return img, s.fail(err, "inspect image %q", ref)
+		return img, err
+	}
+	if !ok {
+		return img, status.Errorf(codes.NotFound, "image %q is not in the docker engine: pull it first", ref)
 	}
 	return img, nil
 }

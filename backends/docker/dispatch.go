@@ -79,6 +79,17 @@ func (b *Backend) Invoke(ctx context.Context, c *backends.Call) (answer backends
 	return backends.Answer{Body: backends.NewFrame(body)}, nil
 }
 
+// safely is for what a handler does in other goroutines, whose panics Invoke
+// does not see.
+func safely(do func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = status.Errorf(codes.Internal, "docker backend: internal error: %v", p)
+		}
+	}()
+	return do()
+}
+
 // Stream implements [backends.Backend]. The front answers the list streams
 // itself, over the unary lists.
 func (b *Backend) Stream(_ context.Context, method string) (backends.Stream, error) {

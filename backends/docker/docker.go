@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/docker/docker/api/types/container"
@@ -49,6 +50,7 @@ type Backend struct {
 	name string
 	log  *slog.Logger
 	srv  *server
+	ran  atomic.Bool
 }
 
 var (
@@ -164,7 +166,14 @@ func (b *Backend) Probe(ctx context.Context) error {
 
 // Close implements [backends.Backend]. It must follow the end of Run.
 func (b *Backend) Close() error {
-	return errors.Join(b.srv.logs.copies.Close(), b.srv.engine.Close())
+	var unserved error
+	if !b.ran.Load() {
+		// The streaming server listens since New, and stops with its Run.
+		ended, cancel := context.WithCancel(context.Background())
+		cancel()
+		unserved = b.srv.streams.Run(ended)
+	}
+	return errors.Join(unserved, b.srv.logs.copies.Close(), b.srv.engine.Close())
 }
 
 const (

@@ -13,6 +13,8 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/system"
 	"github.com/docker/docker/api/types/versions"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // minAPI is the oldest Engine API that everything here works on: 20.10's.
@@ -66,6 +68,18 @@ func (s *server) currentFacts(ctx context.Context, age time.Duration) (*facts, e
 		return nil, err
 	}
 	s.facts.Store(f)
+	return f, nil
+}
+
+// usableFacts returns the facts of an Engine that pods can be run on.
+func (s *server) usableFacts(ctx context.Context) (*facts, error) {
+	f, err := s.currentFacts(ctx, factsAge)
+	if err != nil {
+		return nil, err
+	}
+	if why := f.tooOld(); why != "" {
+		return nil, status.Error(codes.FailedPrecondition, why)
+	}
 	return f, nil
 }
 

@@ -42,6 +42,8 @@ type fakeEngine struct {
 	// before and after fail a call by name, without and with its effect.
 	before, after map[string]error
 	images        map[string]map[string]string // labels by name
+	progress      string                       // of pulls
+	auth          string                       // of the last pull
 }
 
 // trace is what was called, in order.

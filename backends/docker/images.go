@@ -69,7 +69,14 @@ func (s *server) findImage(ctx context.Context, ref string) (img image.InspectRe
 	case err != nil:
 		return img, false, s.fail(err, "inspect image %q", ref)
 	}
-	return img, true, nil
+	return img, !shortID(ref, img), nil
+}
+
+// shortID reports whether the Engine has taken a name for the beginning of an
+// id: cafe is an image that may not be here, while an id here begins so.
+func shortID(ref string, img image.InspectResponse) bool {
+	const long = 12 // what tools shorten ids to
+	return len(ref) < long && isImageID(ref, img.ID) && !slices.Contains(img.RepoTags, ref+":latest")
 }
 
 // criImage is the image as the CRI sees it.

@@ -17,7 +17,7 @@ import (
 	"github.com/crimux/crimux/cni"
 )
 
-// stopAgain is the grace of a stop that is carried out again: how much of the
+// stopAgain is the grace in seconds of a stop that is carried out again: how much of the
 // first one's was left is not known.
 const stopAgain = 10
 
@@ -52,7 +52,8 @@ func (s *server) recover(ctx context.Context, method string, op backends.Unfinis
 	case "StartContainer":
 		return s.observeStart(ctx, op.ContainerID)
 	case "StopContainer":
-		return again(s.stop(ctx, op.ContainerID, stopAgain))
+		_, err := s.StopContainer(ctx, &runtimeapi.StopContainerRequest{ContainerId: op.ContainerID, Timeout: stopAgain})
+		return again(err)
 	case "RemoveContainer":
 		_, err := s.RemoveContainer(ctx, &runtimeapi.RemoveContainerRequest{ContainerId: op.ContainerID})
 		return again(err)
@@ -68,8 +69,12 @@ func aborted(why string) backends.Recovered {
 	return backends.Recovered{Code: codes.Aborted, Message: why}
 }
 
-// again is the result of an operation that was carried out a second time.
+// again is the result of an operation that was carried out a second time. What
+// is refused now was refused then, and is owed to nobody.
 func again(err error) (backends.Recovered, error) {
+	if status.Code(err) == codes.InvalidArgument {
+		return aborted(status.Convert(err).Message()), nil
+	}
 	if err != nil {
 		return backends.Recovered{}, err
 	}
@@ -78,9 +83,10 @@ func again(err error) (backends.Recovered, error) {
 
 // observeStart tells whether a container was started.
 func (s *server) observeStart(ctx context.Context, id string) (backends.Recovered, error) {
-	f, err := s.inspect(ctx, typeContainer, id)
-	if status.Code(err) == codes.NotFound {
-		return aborted("the container is gone"), nil
+	f, err := s.lookUp(ctx, typeContainer, "container_id", id)
+	switch status.Code(err) {
+	case codes.NotFound, codes.InvalidArgument:
+		return aborted("there is no such container"), nil
 	}
 	if err != nil {
 		return backends.Recovered{}, err

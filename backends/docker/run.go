@@ -24,6 +24,7 @@ const (
 // Run implements [backends.Runner]: it serves exec, attach and port-forward,
 // copies container logs and measures the disk, until ctx is done.
 func (b *Backend) Run(ctx context.Context) error {
+	b.ran.Store(true)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		if err := b.srv.streams.Run(ctx); err != nil && ctx.Err() == nil {

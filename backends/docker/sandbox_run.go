@@ -32,7 +32,7 @@ const undoBound = time.Minute
 // Nothing has an effect before everything is known to be translatable. The
 // step is on disk before the ADD. A failure undoes what was done in reverse.
 func (s *server) RunPodSandbox(ctx context.Context, r *runtimeapi.RunPodSandboxRequest) (*runtimeapi.RunPodSandboxResponse, error) {
-	f, err := s.currentFacts(ctx, factsAge)
+	f, err := s.usableFacts(ctx)
 	if err != nil {
 		return nil, err
 	}

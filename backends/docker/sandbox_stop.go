@@ -113,7 +113,9 @@ func (s *server) eachContainer(ctx context.Context, sandbox string, do func(cont
 	for _, c := range all {
 		// Labels of an image do not make a container one of the pod's.
 		if o, ok := decodeSummary(c); ok && o.kind == typeContainer && o.sandboxID == sandbox {
-			group.Go(func() error { return do(ctx, listed{Summary: c, object: o}) })
+			group.Go(func() error {
+				return safely(func() error { return do(ctx, listed{Summary: c, object: o}) })
+			})
 		}
 	}
 	return group.Wait()

@@ -219,6 +219,10 @@ func (s *containerSpec) translateSecurity(sc *runtimeapi.LinuxContainerSecurityC
 		s.host.MaskedPaths = append([]string{}, sc.MaskedPaths...)
 		s.host.ReadonlyPaths = append([]string{}, sc.ReadonlyPaths...)
 	}
+	if sc.GetPrivileged() {
+		// Whatever the lists say: privileged is that nothing is masked.
+		s.host.MaskedPaths, s.host.ReadonlyPaths = []string{}, []string{}
+	}
 	s.host.SecurityOpt, err = securityOpts(securityFields{
 		field:   field,
 		seccomp: sc.GetSeccomp(), seccompUnset: profileUnconfined, apparmor: sc.GetApparmor(),
