@@ -57,7 +57,7 @@ func newBareNode(t *testing.T) *node {
 	dir := t.TempDir()
 	n := &node{
 		t: t, config: filepath.Join(dir, "config.yaml"),
-		events: filepath.Join(dir, eventsFile), sock: filepath.Join(dir, "admin.sock"),
+		events: filepath.Join(dir, store.FileName), sock: filepath.Join(dir, "admin.sock"),
 	}
 	n.configure("unix://" + n.sock)
 	return n

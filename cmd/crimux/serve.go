@@ -28,8 +28,6 @@ const (
 	// shutdownTime is how long calls under way have when the daemon is told
 	// to end.
 	shutdownTime = 10 * time.Second
-	// eventsFile is the event log's name in the state folder.
-	eventsFile = "events.db"
 )
 
 func newServe() *cobra.Command {
@@ -91,7 +89,7 @@ func (d *daemon) open(cfg *policy.Config, logger *slog.Logger) (err error) {
 		return fmt.Errorf("stateDir: %w", err)
 	}
 	failed := func(err error) { logger.Error("the event log cannot be written", "error", err) }
-	if d.log, err = store.Open(filepath.Join(cfg.StateDir, eventsFile), store.Options{OnFailure: failed}); err != nil {
+	if d.log, err = store.Open(filepath.Join(cfg.StateDir, store.FileName), store.Options{OnFailure: failed}); err != nil {
 		return fmt.Errorf("event log: %w", err)
 	}
 	if d.set, err = openBackends(cfg, logger); err != nil {

@@ -57,7 +57,7 @@ func openSource(c *cobra.Command) (*source, error) {
 
 // openFile opens the log's file, for want of a daemon.
 func openFile(ctx context.Context, stateDir, noDaemon string) (*source, error) {
-	path := filepath.Join(stateDir, eventsFile)
+	path := filepath.Join(stateDir, store.FileName)
 	r, err := store.OpenReadOnly(path)
 	switch {
 	case err == nil:

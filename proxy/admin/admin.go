@@ -76,16 +76,18 @@ func (s *Server) records(w http.ResponseWriter, r *http.Request) {
 // send writes the records from from on; with follow, until ctx is done.
 func (s *Server) send(ctx context.Context, w http.ResponseWriter, from uint64, follow bool) error {
 	flush := http.NewResponseController(w).Flush
-	for {
+	for first := true; ; first = false {
+		begin := from
 		err := s.log.Records(from, func(r store.Record) error {
 			from = r.Seq + 1
 			return write(w, r)
 		})
-		if err != nil {
+		if err != nil || !follow {
 			return err
 		}
-		if !follow {
-			return nil
+		if from == begin && !first {
+			// A log that has changed without having grown is closed.
+			return store.ErrClosed
 		}
 		if err := flush(); err != nil {
 			return err

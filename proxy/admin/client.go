@@ -18,11 +18,15 @@ import (
 const maxRecord = 64 << 20
 
 // Client reads the log of a running daemon.
-type Client struct{ http *http.Client }
+type Client struct {
+	// ctx ends every request, since store.Source has no context of its own.
+	ctx  context.Context
+	http *http.Client
+}
 
 // Dial returns a client of the daemon whose admin socket is at path, and an
 // error when none listens there: it wraps os.ErrNotExist or
-// syscall.ECONNREFUSED.
+// syscall.ECONNREFUSED. The client can be used until ctx is done.
 func Dial(ctx context.Context, path string) (*Client, error) {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer
@@ -32,13 +36,13 @@ func Dial(ctx context.Context, path string) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Client{&http.Client{Transport: &http.Transport{DialContext: dial}}}, c.Close()
+	return &Client{ctx, &http.Client{Transport: &http.Transport{DialContext: dial}}}, c.Close()
 }
 
 // Records calls fn for each record from from on, until the last one there is.
 // It implements [store.Source].
 func (c *Client) Records(from uint64, fn func(store.Record) error) error {
-	return c.read(context.Background(), from, false, fn)
+	return c.read(c.ctx, from, false, fn)
 }
 
 // Follow is Records, and then calls fn for each record that is appended,

@@ -1,0 +1,119 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/crimux/crimux/store"
+	"github.com/crimux/crimux/store/eventpb"
+)
+
+// served is a log with n events behind an admin socket.
+func served(t *testing.T, n int) (*store.Log, *Client) {
+	t.Helper()
+	log, err := store.Open(filepath.Join(t.TempDir(), "events.db"), store.Options{NoSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range n {
+		add(t, log)
+	}
+	path := filepath.Join(t.TempDir(), "admin.sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := NewServer(log)
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(l) }()
+	t.Cleanup(func() {
+		if err := errors.Join(s.Close(), <-done, log.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	c, err := Dial(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return log, c
+}
+
+func add(t *testing.T, log *store.Log) {
+	t.Helper()
+	e := &eventpb.Event{Kind: &eventpb.Event_Stopped{Stopped: &eventpb.Stopped{Reason: "test"}}}
+	if _, err := log.Append(e).Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestRecordsVerifyAsFromTheFile(t *testing.T) {
+	log, c := served(t, 2500)
+	for name, src := range map[string]store.Source{"file": log, "socket": c} {
+		r, err := store.Verify(src)
+		if err != nil || !r.Sound() {
+			t.Errorf("%s: %+v, %v", name, r, err)
+		}
+	}
+	var seqs []uint64
+	err := c.Records(2499, func(r store.Record) error {
+		seqs = append(seqs, r.Seq)
+		return nil
+	})
+	if err != nil || len(seqs) != 2 || seqs[0] != 2499 {
+		t.Errorf("from 2499: %v, %v", seqs, err)
+	}
+	stop := errors.New("enough")
+	if err := c.Records(1, func(store.Record) error { return stop }); !errors.Is(err, stop) {
+		t.Errorf("the reader's own error comes back as %v", err)
+	}
+}
+
+func TestFollow(t *testing.T) {
+	log, c := served(t, 3)
+	ctx, cancel := context.WithCancel(t.Context())
+	var last uint64
+	err := c.Follow(ctx, 2, func(r store.Record) error {
+		last = r.Seq
+		switch r.Seq {
+		case 3, 4:
+			add(t, log)
+		case 5:
+			cancel()
+		}
+		return nil
+	})
+	if err != nil || last != 5 {
+		t.Errorf("followed to %d, %v", last, err)
+	}
+}
+
+func TestFollowEndsWithTheDaemon(t *testing.T) {
+	log, c := served(t, 1)
+	err := c.Follow(t.Context(), 1, func(store.Record) error { return log.Close() })
+	if err == nil {
+		t.Error("a daemon that ended looks like the end of the log")
+	}
+}
+
+func TestNobodyThere(t *testing.T) {
+	if _, err := Dial(t.Context(), filepath.Join(t.TempDir(), "none.sock")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestABadRequestIsTold(t *testing.T) {
+	_, c := served(t, 1)
+	resp, err := c.http.Get("http://crimux" + recordsPath + "?from=x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != 400 {
+		t.Errorf("got %s", resp.Status)
+	}
+}
