@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -308,14 +309,14 @@ func TestRetryJoinsTheCallInFlight(t *testing.T) {
 func TestARetryOutlivesTheCallThatWasAbandoned(t *testing.T) {
 	n := newNode(t)
 	begun := make(chan struct{}, 2)
-	first := true
+	var first atomic.Bool
+	first.Store(true)
 	n.b.setBefore(func(ctx context.Context, method string, _ any) error {
 		if method != "RunPodSandbox" {
 			return nil
 		}
 		begun <- struct{}{}
-		if first {
-			first = false
+		if first.Swap(false) {
 			<-ctx.Done()
 			return status.FromContextError(ctx.Err()).Err()
 		}

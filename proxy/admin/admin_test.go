@@ -31,7 +31,10 @@ func served(t *testing.T, n int) (*store.Log, *Client) {
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	t.Cleanup(func() {
-		if err := errors.Join(s.Close(), <-done, log.Close()); err != nil {
+		if err := errors.Join(s.Close(), <-done); err != nil {
+			t.Error(err)
+		}
+		if err := log.Close(); err != nil && !errors.Is(err, store.ErrClosed) {
 			t.Error(err)
 		}
 	})
