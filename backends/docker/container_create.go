@@ -42,41 +42,48 @@ func (s *server) CreateContainer(ctx context.Context, r *runtimeapi.CreateContai
 		return nil, err
 	}
 	op := s.ops.begin(journalIn(ctx))
-	id, err := s.create(ctx, spec, img, op)
-	if err != nil {
-		return nil, err
+	var id string
+	if err := safely(func() (err error) {
+		id, err = s.create(ctx, spec, img, op)
+		return err
+	}); err != nil {
+		return nil, s.undoCreate(ctx, op, err)
 	}
 	s.ops.set(op, opDone)
 	return &runtimeapi.CreateContainerResponse{ContainerId: id}, nil
 }
 
-// create makes the container, or leaves nothing behind.
+// create makes the container.
 func (s *server) create(ctx context.Context, spec *containerSpec, img image.InspectResponse, op string) (string, error) {
 	name := spec.id.name()
 	if err := spec.finish(img, op, time.Now()); err != nil {
-		s.ops.set(op, opUndone)
 		return "", err
 	}
 	made, err := s.engine.ContainerCreate(ctx, spec.config, spec.host, nil, nil, name)
-	if err == nil {
-		return made.ID, nil
+	if cerrdefs.IsConflict(err) {
+		return "", s.nameTaken(ctx, name, err)
 	}
-	if !uncertain(err) {
-		s.ops.set(op, opUndone)
-		if cerrdefs.IsConflict(err) {
-			return "", s.nameTaken(ctx, name, err)
-		}
+	if err != nil {
 		return "", s.fail(err, "create container %s", name)
 	}
-	cause := s.fail(err, "create container %s", name)
+	return made.ID, nil
+}
+
+// undoCreate makes sure that a failed creation leaves nothing behind. It
+// returns cause, and what could not be undone.
+func (s *server) undoCreate(ctx context.Context, op string, cause error) error {
+	if !uncertain(cause) {
+		s.ops.set(op, opUndone)
+		return cause
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
 	defer cancel()
 	if err := s.undoByLabel(ctx, op, nil); err != nil {
 		s.ops.set(op, opUnfinished)
-		return "", status.Errorf(status.Code(cause), "%s; and whether it was made is not known: %v", status.Convert(cause).Message(), err)
+		return status.Errorf(status.Code(cause), "%s; and whether it was made is not known: %v", status.Convert(cause).Message(), err)
 	}
 	s.ops.set(op, opUndone)
-	return "", cause
+	return cause
 }
 
 // runningSandbox returns the sandbox that a container is to be made in.

@@ -89,6 +89,7 @@ func TestCreateContainerLeavesNothing(t *testing.T) {
 	}{
 		{"refused", cerrdefs.ErrInvalidArgument, nil, codes.InvalidArgument, []string{"create"}},
 		{"unanswered", nil, cerrdefs.ErrUnavailable, codes.Unavailable, []string{"create", "remove"}},
+		{"panic", nil, errPanic, codes.Internal, []string{"create", "remove"}},
 		{"timed out", nil, context.DeadlineExceeded, codes.DeadlineExceeded, []string{"create", "remove"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

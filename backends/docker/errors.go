@@ -83,9 +83,13 @@ func codeOf(err error) codes.Code {
 // uncertain reports whether an effect may have taken place although its call
 // returned err: the Engine did not get to answer, or failed on the way.
 func uncertain(err error) bool {
-	switch codeOf(err) {
+	code := codeOf(err)
+	if st, ok := statusIn(err); ok {
+		code = st.Code()
+	}
+	switch code {
 	case codes.InvalidArgument, codes.NotFound, codes.FailedPrecondition, codes.AlreadyExists,
-		codes.PermissionDenied, codes.Unauthenticated, codes.Unimplemented:
+		codes.PermissionDenied, codes.Unauthenticated, codes.Unimplemented, codes.Aborted:
 		return false
 	}
 	return true

@@ -79,6 +79,9 @@ func (e *fakeEngine) call(name string, effect func() error) error {
 	if err := effect(); err != nil {
 		return err
 	}
+	if errors.Is(e.after[name], errPanic) {
+		panic("injected")
+	}
 	return e.after[name]
 }
 
@@ -348,5 +351,8 @@ func (j *fakeJournal) Step(s backends.Step) func(context.Context) error {
 		return j.durable
 	}
 }
+
+// errPanic has a call panic after its effect.
+var errPanic = errors.New("panic")
 
 var errInjected = errors.New("injected")

@@ -48,7 +48,7 @@ func (s *server) RunPodSandbox(ctx context.Context, r *runtimeapi.RunPodSandboxR
 		}
 	}
 	run.op = s.ops.begin(run.journal)
-	if err := run.do(ctx); err != nil {
+	if err := safely(func() error { return run.do(ctx) }); err != nil {
 		return nil, run.undo(ctx, err)
 	}
 	s.ops.set(run.op, opDone)
@@ -63,10 +63,10 @@ type sandboxRun struct {
 	op      string
 	plan    *cni.Plan // nil on the host's network
 
-	id        string // set once the container is made
-	pid       int    // of the infra process, once it runs
-	uncertain bool   // a container may have been made whose id we were not told
-	added     bool   // the ADD was tried
+	tried bool   // the container may have been made
+	id    string // set once we know that it was
+	pid   int    // of the infra process, once it runs
+	added bool   // the ADD was tried
 }
 
 // do makes the sandbox.
@@ -118,12 +118,12 @@ func (r *sandboxRun) create(ctx context.Context) error {
 		return err
 	}
 	name := r.spec.id.name()
+	r.tried = true
 	made, err := r.engine.ContainerCreate(ctx, r.spec.config, r.spec.host, nil, nil, name)
 	if cerrdefs.IsConflict(err) {
 		return r.nameTaken(ctx, name, err)
 	}
 	if err != nil {
-		r.uncertain = uncertain(err)
 		return r.fail(err, "create the infra container %s", name)
 	}
 	r.id = made.ID
@@ -154,7 +154,7 @@ func (r *sandboxRun) record() (durable func(context.Context) error, err error) {
 func (r *sandboxRun) undo(ctx context.Context, cause error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
 	defer cancel()
-	err := r.takeBack(ctx)
+	err := r.takeBack(ctx, cause)
 	if err == nil {
 		r.ops.set(r.op, opUndone)
 		return cause
@@ -169,11 +169,11 @@ func (r *sandboxRun) undo(ctx context.Context, cause error) error {
 }
 
 // takeBack undoes in reverse.
-func (r *sandboxRun) takeBack(ctx context.Context) error {
-	if r.uncertain {
-		return r.undoByLabel(ctx, r.op, nil)
-	}
+func (r *sandboxRun) takeBack(ctx context.Context, cause error) error {
 	if r.id == "" {
+		if r.tried && uncertain(cause) {
+			return r.undoByLabel(ctx, r.op, nil)
+		}
 		return nil
 	}
 	if r.added {

@@ -94,6 +94,8 @@ func TestRunPodSandboxUndo(t *testing.T) {
 		{name: "create unanswered", after: "create", err: cerrdefs.ErrUnavailable, want: []string{"create", "quiesce", "remove"}, code: codes.Unavailable},
 		{name: "create timed out without effect", before: "create", err: context.DeadlineExceeded, want: []string{"create"}, code: codes.DeadlineExceeded},
 		{name: "start", before: "start", err: cerrdefs.ErrInternal, want: []string{"create", "start", "remove"}, code: codes.Internal},
+		{name: "panic in create", after: "create", err: errPanic, want: []string{"create", "quiesce", "remove"}, code: codes.Internal},
+		{name: "panic", after: "start", err: errPanic, want: []string{"create", "start", "remove"}, code: codes.Internal},
 		{name: "start unanswered", after: "start", err: context.DeadlineExceeded, want: []string{"create", "start", "remove"}, code: codes.DeadlineExceeded},
 		{name: "inspect", before: "inspect", err: cerrdefs.ErrUnavailable, want: []string{"create", "start", "remove"}, code: codes.Unavailable},
 		{name: "step", durable: status.Error(codes.ResourceExhausted, "log full"), want: []string{"create", "start", "durable", "remove"}, code: codes.ResourceExhausted},

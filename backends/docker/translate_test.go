@@ -264,21 +264,27 @@ func TestSecurityProfiles(t *testing.T) {
 	}
 }
 
-func TestTranslateContainerRefusals(t *testing.T) {
-	one := func(m *runtimeapi.Mount) func(*runtimeapi.ContainerConfig) {
-		return func(c *runtimeapi.ContainerConfig) {
-			if m.ContainerPath == "" {
-				m.ContainerPath = "/c"
-			}
-			c.Mounts = []*runtimeapi.Mount{m}
+// oneMount gives a container one mount.
+func oneMount(m *runtimeapi.Mount) func(*runtimeapi.ContainerConfig) {
+	return func(c *runtimeapi.ContainerConfig) {
+		if m.ContainerPath == "" {
+			m.ContainerPath = "/c"
 		}
+		c.Mounts = []*runtimeapi.Mount{m}
 	}
-	security := func(change func(*runtimeapi.LinuxContainerSecurityContext)) func(*runtimeapi.ContainerConfig) {
-		return func(c *runtimeapi.ContainerConfig) { change(c.Linux.SecurityContext) }
-	}
-	resources := func(r *runtimeapi.LinuxContainerResources) func(*runtimeapi.ContainerConfig) {
-		return func(c *runtimeapi.ContainerConfig) { c.Linux.Resources = r }
-	}
+}
+
+// security changes a container's security context.
+func security(change func(*runtimeapi.LinuxContainerSecurityContext)) func(*runtimeapi.ContainerConfig) {
+	return func(c *runtimeapi.ContainerConfig) { change(c.Linux.SecurityContext) }
+}
+
+// resources gives a container resources.
+func resources(r *runtimeapi.LinuxContainerResources) func(*runtimeapi.ContainerConfig) {
+	return func(c *runtimeapi.ContainerConfig) { c.Linux.Resources = r }
+}
+
+func TestTranslateContainerRefusals(t *testing.T) {
 	for field, change := range map[string]func(*runtimeapi.ContainerConfig){
 		"config.metadata.name":        func(c *runtimeapi.ContainerConfig) { c.Metadata.Name = "POD" },
 		"config.log_path":             func(c *runtimeapi.ContainerConfig) { c.LogPath = "../../etc/passwd" },
@@ -292,16 +298,16 @@ func TestTranslateContainerRefusals(t *testing.T) {
 			c.Devices = []*runtimeapi.Device{{HostPath: "/d", ContainerPath: "/d", Permissions: "x"}}
 		},
 		`config.labels["annotation.a"]`:                            func(c *runtimeapi.ContainerConfig) { c.Labels["annotation.a"] = "" },
-		"config.mounts[0].image":                                   one(&runtimeapi.Mount{Image: &runtimeapi.ImageSpec{}}),
-		"config.mounts[0].image_sub_path":                          one(&runtimeapi.Mount{HostPath: "/h", ImageSubPath: "x"}),
-		"config.mounts[0].uidMappings":                             one(&runtimeapi.Mount{HostPath: "/h", UidMappings: []*runtimeapi.IDMapping{{}}}),
-		"config.mounts[0].gidMappings":                             one(&runtimeapi.Mount{HostPath: "/h", GidMappings: []*runtimeapi.IDMapping{{}}}),
-		"config.mounts[0].mount_options":                           one(&runtimeapi.Mount{HostPath: "/h", MountOptions: []string{"noexec"}}),
-		"config.mounts[0].host_path":                               one(&runtimeapi.Mount{HostPath: "h"}),
-		"config.mounts[0].container_path":                          one(&runtimeapi.Mount{HostPath: "/h", ContainerPath: "/a/.."}),
-		"config.mounts[0].propagation":                             one(&runtimeapi.Mount{HostPath: "/h", Propagation: 7}),
-		"config.mounts[0].recursive_read_only: n":                  one(&runtimeapi.Mount{HostPath: "/h", Readonly: true, RecursiveReadOnly: true}),
-		"config.mounts[0].recursive_read_only":                     one(&runtimeapi.Mount{HostPath: "/h", RecursiveReadOnly: true}),
+		"config.mounts[0].image":                                   oneMount(&runtimeapi.Mount{Image: &runtimeapi.ImageSpec{}}),
+		"config.mounts[0].image_sub_path":                          oneMount(&runtimeapi.Mount{HostPath: "/h", ImageSubPath: "x"}),
+		"config.mounts[0].uidMappings":                             oneMount(&runtimeapi.Mount{HostPath: "/h", UidMappings: []*runtimeapi.IDMapping{{}}}),
+		"config.mounts[0].gidMappings":                             oneMount(&runtimeapi.Mount{HostPath: "/h", GidMappings: []*runtimeapi.IDMapping{{}}}),
+		"config.mounts[0].mount_options":                           oneMount(&runtimeapi.Mount{HostPath: "/h", MountOptions: []string{"noexec"}}),
+		"config.mounts[0].host_path":                               oneMount(&runtimeapi.Mount{HostPath: "h"}),
+		"config.mounts[0].container_path":                          oneMount(&runtimeapi.Mount{HostPath: "/h", ContainerPath: "/a/.."}),
+		"config.mounts[0].propagation":                             oneMount(&runtimeapi.Mount{HostPath: "/h", Propagation: 7}),
+		"config.mounts[0].recursive_read_only: n":                  oneMount(&runtimeapi.Mount{HostPath: "/h", Readonly: true, RecursiveReadOnly: true}),
+		"config.mounts[0].recursive_read_only":                     oneMount(&runtimeapi.Mount{HostPath: "/h", RecursiveReadOnly: true}),
 		"config.linux.security_context.run_as_username":            security(func(s *runtimeapi.LinuxContainerSecurityContext) { s.RunAsUsername = "a:b" }),
 		"config.linux.security_context.supplemental_groups_policy": security(func(s *runtimeapi.LinuxContainerSecurityContext) { s.SupplementalGroupsPolicy = 1 }),
 		"config.linux.security_context.capabilities.add_ambient_capabilities": security(func(s *runtimeapi.LinuxContainerSecurityContext) {

@@ -84,6 +84,13 @@ func TestPodLifecycle(t *testing.T) {
 	if err := c.try(runtimeService+"StartContainer", &runtimeapi.StartContainerRequest{ContainerId: ctr}); status.Code(err) != codes.FailedPrecondition {
 		t.Errorf("start of an ended container: %v", err)
 	}
+	removedTwice(c, id, ctr)
+}
+
+// removedTwice stops and removes a container and its pod, each more than once.
+func removedTwice(c cri, id, ctr string) {
+	t := c.t
+	t.Helper()
 	for range 2 {
 		must[runtimeapi.StopContainerResponse](c, runtimeService+"StopContainer", &runtimeapi.StopContainerRequest{ContainerId: ctr, Timeout: 1})
 	}
