@@ -50,6 +50,9 @@ type Member struct {
 
 	mu     sync.Mutex
 	health Health
+	// open is the breaker: closed before the first probe has been answered or
+	// not, since a backend that nobody has asked yet is not known to be away.
+	open   bool
 	guards map[*guard]struct{}
 }
 
@@ -70,8 +73,10 @@ func (m *Member) Health() Health {
 // Check returns nil while the breaker is closed, and otherwise the Unavailable
 // error that a call to this backend is answered with.
 func (m *Member) Check() error {
-	h := m.Health()
-	if h.Up {
+	m.mu.Lock()
+	open, h := m.open, m.health
+	m.mu.Unlock()
+	if !open {
 		return nil
 	}
 	return m.unavailable(h)
@@ -89,13 +94,13 @@ func (m *Member) Guard(ctx context.Context) (context.Context, context.CancelFunc
 	ctx, cancel := context.WithCancelCause(ctx)
 	g := &guard{cancel}
 	m.mu.Lock()
-	up := m.health.Up
-	if up {
+	open, h := m.open, m.health
+	if !open {
 		m.guards[g] = struct{}{}
 	}
 	m.mu.Unlock()
-	if !up {
-		cancel(m.Check())
+	if open {
+		cancel(m.unavailable(h))
 	}
 	return ctx, func() {
 		m.mu.Lock()
@@ -146,12 +151,13 @@ func (m *Member) probeOnce(ctx context.Context) {
 func (m *Member) set(err error) {
 	m.mu.Lock()
 	up := err == nil
-	if up == m.health.Up {
+	if up == m.health.Up && up != m.open {
 		m.health.Err = err
 		m.mu.Unlock()
 		return
 	}
 	m.health = Health{Up: up, Since: time.Now(), Err: err}
+	m.open = !up
 	h, opened := m.health, m.guards
 	if !up {
 		m.guards = make(map[*guard]struct{})

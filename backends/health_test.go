@@ -99,6 +99,22 @@ func TestBreaker(t *testing.T) {
 	}
 }
 
+// TestBeforeTheFirstProbe a backend is not up, and calls are let through all
+// the same.
+func TestBeforeTheFirstProbe(t *testing.T) {
+	p := new(probed)
+	p.set(nil, true)
+	m, changes := running(t, p)
+	ctx, cancel := m.Guard(t.Context())
+	defer cancel()
+	if m.Health().Up || m.Check() != nil || ctx.Err() != nil {
+		t.Errorf("before the first answer: %+v, %v, %v", m.Health(), m.Check(), ctx.Err())
+	}
+	if h := <-changes; h.Up || m.Check() == nil || ctx.Err() == nil {
+		t.Errorf("after a probe that nobody answered: %+v, %v, %v", h, m.Check(), ctx.Err())
+	}
+}
+
 func TestGuardEndsWhenTheBreakerOpens(t *testing.T) {
 	p := new(probed)
 	m, changes := running(t, p)

@@ -54,16 +54,28 @@ func field(m wire.Message, path []protowire.Number) string {
 }
 
 // sandboxItem rewrites one PodSandbox of a list.
-func sandboxItem(st *store.State, item wire.Message) wire.Message {
+func (s *Server) sandboxItem(st *store.State, item wire.Message) wire.Message {
 	sb := st.Sandbox(item.String(1))
-	if sb == nil || !placed(sb) {
+	if sb == nil {
+		meta := item.Msg(2)
+		return s.unlessHalfMade(st, item, podID(&eventpb.PodKey{
+			Name: meta.String(1), Uid: meta.String(2), Namespace: meta.String(3), Attempt: uint32(meta.Uint(4)),
+		}))
+	}
+	if !placed(sb) {
 		return item
 	}
 	return item.With(sb.GetRoute().GetHandler(), 7)
 }
 
 // containerItem rewrites one Container of a list.
-func containerItem(st *store.State, item wire.Message) wire.Message {
+func (s *Server) containerItem(st *store.State, item wire.Message) wire.Message {
+	if st.Container(item.String(1)) == nil {
+		meta := item.Msg(3)
+		if s.unlessHalfMade(st, item, containerID(item.String(2), meta.String(1), uint32(meta.Uint(2)))) == nil {
+			return nil
+		}
+	}
 	if item.Msg(4).String(imageHandler) == "" {
 		return item
 	}
@@ -74,8 +86,26 @@ func containerItem(st *store.State, item wire.Message) wire.Message {
 	return item.With(sb.GetRoute().GetHandler(), 4, imageHandler)
 }
 
+// unlessHalfMade returns item, or nil where it is what a crash left of an
+// operation that its backend is about to undo: as little as before the crash
+// it may be listed as if it were whole.
+func (s *Server) unlessHalfMade(st *store.State, item wire.Message, key string) wire.Message {
+	for name, l := range s.lanes {
+		if l.isClear() {
+			continue
+		}
+		if _, undoes := s.set.Get(name).Backend.(backends.Recoverer); !undoes {
+			continue
+		}
+		if b := underway(st, name); b.pods[key] || b.creating[key] {
+			return nil
+		}
+	}
+	return item
+}
+
 // itemRewrite returns an item of a list as the kubelet shall see it: the same
-// slice where nothing changes.
+// slice where nothing changes, nil where it is not to be seen.
 type itemRewrite func(st *store.State, item wire.Message) wire.Message
 
 // rewriteItems applies fn to each item of a list answer, field 1, and copies
@@ -91,7 +121,9 @@ func (s *Server) rewriteItems(f *backends.Frame, fn itemRewrite) *backends.Frame
 			if fd.Num == 1 && fd.Type == protowire.BytesType {
 				if item := fn(st, fd.Value); !same(item, fd.Value) {
 					out = append(out, list[done:at]...)
-					out = wire.AppendItem(out, 1, item)
+					if item != nil {
+						out = wire.AppendItem(out, 1, item)
+					}
 					done = end
 				}
 			}
@@ -109,5 +141,5 @@ func (s *Server) rewriteItems(f *backends.Frame, fn itemRewrite) *backends.Frame
 
 // same tells whether two slices are one and the same memory.
 func same(a, b []byte) bool {
-	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+	return len(a) == len(b) && (a == nil) == (b == nil) && (len(a) == 0 || &a[0] == &b[0])
 }

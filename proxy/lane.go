@@ -34,13 +34,21 @@ func (l *lane) wake() {
 // clear opens the lane for good.
 func (l *lane) clear() { l.once.Do(func() { close(l.open) }) }
 
+// isClear tells whether the lane is open.
+func (l *lane) isClear() bool {
+	select {
+	case <-l.open:
+		return true
+	default:
+		return false
+	}
+}
+
 // wait returns when the lane is open, and an error when the backend is not
 // available or ctx is done first.
 func (l *lane) wait(ctx context.Context, m *backends.Member) error {
-	select {
-	case <-l.open:
+	if l.isClear() {
 		return nil
-	default:
 	}
 	guarded, cancel := m.Guard(ctx)
 	defer cancel()

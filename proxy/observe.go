@@ -122,7 +122,7 @@ func (s *Server) dropUnderway(o *eventpb.Observed, before knowledge, backend str
 		})
 		o.Containers = kept(o.Containers, func(c *eventpb.Container) bool {
 			return !busy.containers[c.GetId()] && !busy.sandboxes[c.GetSandboxId()] &&
-				!busy.creating[joinKey("", c.GetSandboxId(), c.GetName(), "", c.GetAttempt())] && st.Container(c.GetId()) == before.containers[c.GetId()]
+				!busy.creating[containerID(c.GetSandboxId(), c.GetName(), c.GetAttempt())] && st.Container(c.GetId()) == before.containers[c.GetId()]
 		})
 		o.GoneSandboxes = kept(o.GoneSandboxes, func(id string) bool {
 			return !busy.sandboxes[id] && st.Sandbox(id) == before.sandboxes[id]
@@ -147,7 +147,7 @@ func underway(st *store.State, backend string) busy {
 		case "RunPodSandbox", "RestorePod":
 			b.pods[podID(in.GetPod())] = true
 		case "CreateContainer":
-			b.creating[joinKey("", in.GetSandboxId(), in.GetContainerName(), "", in.GetContainerAttempt())] = true
+			b.creating[containerID(in.GetSandboxId(), in.GetContainerName(), in.GetContainerAttempt())] = true
 		case "StopPodSandbox", "RemovePodSandbox":
 			b.sandboxes[in.GetSandboxId()] = true
 		default:
@@ -159,6 +159,11 @@ func underway(st *store.State, backend string) busy {
 
 func podID(p *eventpb.PodKey) string {
 	return joinKey("", p.GetNamespace(), p.GetName(), p.GetUid(), p.GetAttempt())
+}
+
+// containerID names a container before it has an id.
+func containerID(sandbox, name string, attempt uint32) string {
+	return joinKey("", sandbox, name, "", attempt)
 }
 
 func kept[T any](list []T, keep func(T) bool) []T {
