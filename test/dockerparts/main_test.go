@@ -14,6 +14,7 @@ import (
 	"github.com/docker/docker/api/types/image"
 	"github.com/docker/docker/client"
 
+	"github.com/crimux/crimux/cni"
 	"github.com/crimux/crimux/test/lab"
 )
 
@@ -22,6 +23,9 @@ var engine *client.Client
 
 // busybox is an image that engine holds.
 var busybox string
+
+// network is where the lab's CNI configuration lies.
+var network cni.Config
 
 // TestMain brings up one Engine for all tests.
 func TestMain(m *testing.M) {
@@ -46,6 +50,7 @@ func withEngine(m *testing.M) (code int, err error) {
 	}
 	defer func() { err = errors.Join(err, l.Stop()) }()
 	engine, busybox = l.Docker(), l.Image("busybox")
+	network = cni.Config{ConfDir: l.CNIConfDir, BinDirs: l.CNIBinDirs, CacheDir: l.CNICacheDir}
 	pull, err := engine.ImagePull(ctx, busybox, image.PullOptions{})
 	if err != nil {
 		return 1, err

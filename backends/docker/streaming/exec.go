@@ -136,7 +136,7 @@ func withCleanup(err, cleanup error) error {
 	if cleanup == nil {
 		return err
 	}
-	return status.Errorf(status.Code(err), "%v; and then: %v", err, cleanup)
+	return status.Errorf(status.Code(err), "%s; and then: %s", status.Convert(err).Message(), status.Convert(cleanup).Message())
 }
 
 // follow carries the client's terminal size to the command or container until
