@@ -90,8 +90,8 @@ func (n *Networks) Add(ctx context.Context, p *Plan) (Result, error) {
 // Del undoes the plan's ADD, with the plan's configuration and not today's. It
 // may be repeated, and called when the ADD never ran or failed half-way.
 //
-// It is best called while the namespace is there: some plugins (bridge before
-// 1.4 with ipMasq) leave NAT rules behind otherwise.
+// It is best called while the namespace is there: some plugins, such as bridge
+// with ipMasq, leave NAT rules behind otherwise.
 //
 // netns is the path of the sandbox's network namespace, empty when it is gone.
 // A path that no longer leads to the namespace of the ADD, or leads to the

@@ -26,8 +26,8 @@ func TestPodNetwork(t *testing.T) {
 	check(t, err)
 	check(t, c.Close())
 
-	// Before the namespace goes: the bridge plugin of Debian 12 takes its NAT
-	// rules away only while the pod's interface is there.
+	// Before the namespace goes: the bridge plugin takes its NAT rules away only
+	// while the pod's interface is there.
 	q, cached, ok, err := n.Cached(id)
 	check(t, err)
 	if !ok || len(cached.IPs) == 0 || cached.IPs[0] != r.IPs[0] {

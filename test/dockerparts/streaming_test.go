@@ -23,6 +23,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/cri-streaming/pkg/streaming/portforward"
 	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
+	"k8s.io/streaming/pkg/httpstream"
 
 	"github.com/crimux/crimux/backends/docker/streaming"
 )
@@ -405,6 +406,12 @@ func TestPortForward(t *testing.T) {
 			t.Errorf("port %d: error stream %q, %v", port, b, err)
 		}
 	}
+	forwardOddly(t, conn)
+}
+
+// forwardOddly goes through the ends that a connection may come to.
+func forwardOddly(t *testing.T, conn httpstream.Connection) {
+	t.Helper()
 	t.Run("half-close", func(t *testing.T) {
 		data, _ := forward(t, conn, 8003, 10)
 		_, err := io.WriteString(data, "question\n")

@@ -177,24 +177,27 @@ func TestTornRecordWaitsForItsEnd(t *testing.T) {
 	}
 }
 
+// gapCases are ways in which records may and may not be lost.
+var gapCases = map[string]struct {
+	while string
+	turns int
+	gap   bool
+}{
+	"one turn, running":      {"running", 1, false},
+	"two turns, running":     {"running", 2, false},
+	"all turned, running":    {"running", 4, true},
+	"one turn, restarted":    {"restarted", 1, false},
+	"two turns, restarted":   {"restarted", 2, false},
+	"all turned, restarted":  {"restarted", 4, true},
+	"damaged record":         {"damaged", 0, true},
+	"emptied":                {"emptied", 0, true},
+	"torn and turned":        {"torn", 1, true},
+	"target is of elsewhere": {"elsewhere", 0, true},
+}
+
 // TestGaps: what the Engine rotates away unread, and only that, is a gap.
 func TestGaps(t *testing.T) {
-	for name, c := range map[string]struct {
-		while string
-		turns int
-		gap   bool
-	}{
-		"one turn, running":      {"running", 1, false},
-		"two turns, running":     {"running", 2, false},
-		"all turned, running":    {"running", 4, true},
-		"one turn, restarted":    {"restarted", 1, false},
-		"two turns, restarted":   {"restarted", 2, false},
-		"all turned, restarted":  {"restarted", 4, true},
-		"damaged record":         {"damaged", 0, true},
-		"emptied":                {"emptied", 0, true},
-		"torn and turned":        {"torn", 1, true},
-		"target is of elsewhere": {"elsewhere", 0, true},
-	} {
+	for name, c := range gapCases {
 		t.Run(name, func(t *testing.T) {
 			e, k := newEngine(t, 1), newKubelet(t)
 			e.maxFiles = 3
