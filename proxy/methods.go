@@ -28,10 +28,9 @@ const (
 type recording int
 
 const (
-	// notRecorded: a read.
-	notRecorded recording = iota
-	// asOperation: intent and outcome, both durable before the answer.
-	asOperation
+	// asOperation: intent and outcome, both durable before the answer. The
+	// zero value is a read, of which nothing is recorded.
+	asOperation recording = iota + 1
 	// behind: one event, written without anybody waiting for it.
 	behind
 	// counted: repeated equal results are one event.
@@ -121,6 +120,3 @@ func index(list []method) map[string]*method {
 	}
 	return byName
 }
-
-// fullName returns the full name of a method of the runtime service.
-func fullName(name string) string { return "/runtime.v1.RuntimeService/" + name }
