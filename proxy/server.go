@@ -23,6 +23,10 @@ import (
 // window is the flow-control window towards the kubelet; see package cri.
 const window = 4 << 20
 
+// streamWorkers are the goroutines kept for calls: as many as a kubelet has
+// under way when nothing is slow.
+const streamWorkers = 16
+
 // Options are what a Server is made of. All fields are needed.
 type Options struct {
 	Config   *policy.Config
@@ -80,6 +84,9 @@ func New(o Options) (*Server, error) {
 		grpc.MaxSendMsgSize(backends.MaxMessage),
 		grpc.InitialWindowSize(window),
 		grpc.InitialConnWindowSize(window),
+		// Workers keep the stacks that their calls have grown. A call that
+		// finds none free gets a goroutine of its own.
+		grpc.NumStreamWorkers(streamWorkers),
 	)
 	s.health = health.NewServer()
 	healthpb.RegisterHealthServer(s.grpc, s.health)

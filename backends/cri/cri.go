@@ -43,6 +43,9 @@ func New(name, endpoint string) (*Backend, error) {
 	conn, err := grpc.NewClient(endpoint,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithIdleTimeout(0),
+		// The kubelet retries; gRPC's own retries would only buffer each call.
+		grpc.WithDisableRetry(),
+		grpc.WithDisableServiceConfig(),
 		grpc.WithInitialWindowSize(window),
 		grpc.WithInitialConnWindowSize(window),
 		grpc.WithConnectParams(grpc.ConnectParams{
