@@ -22,6 +22,8 @@ demo: ## show it on real engines, from nothing to two pods and back (as root)
 test: install lint unit e2e ## everything that CI runs: lint, unit tests, end-to-end tests on real engines (as root)
 
 install: ## install the engines and tools that the tests need and the machine lacks (as root)
+	@command -v gcc >/dev/null || { echo "installing gcc, which the race detector needs"; \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends gcc libc6-dev >/dev/null; }
 	$(GO) run ./test/lab/cmd/lab install
 
 unit: ## unit tests with the race detector, no engines

@@ -46,6 +46,10 @@ func (s *Server) streamList(ctx context.Context, m *method, req *backends.Frame,
 		return status.FromContextError(ctx.Err()).Err()
 	}
 	a, err := s.merge(m.unary, msg, parts)
+	if status.Code(err) == codes.Unimplemented {
+		// The error is about the unary list; it was this that was asked for.
+		return status.Errorf(codes.Unimplemented, "%s: %s", m.name, status.Convert(err).Message())
+	}
 	if err == nil && a.Body.Len() == 0 {
 		// No items: the stream ends without a message.
 		return nil

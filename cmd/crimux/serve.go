@@ -107,15 +107,16 @@ func (d *daemon) run(ctx context.Context) error {
 	var g group.Group
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	// The parts are ended in this order, each when the one before has: a call
+	// under way needs its backend, and who asks what goes on, the log.
 	g.Add(func() error { <-ctx.Done(); return ctx.Err() }, func(error) { cancel() })
-	// The background work ends last: a call under way needs its backend.
-	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
-	g.Add(func() error { return d.server.Run(work) }, func(error) { stopWork() })
 	g.Add(func() error { return d.server.Serve(d.cri) }, func(error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
 		defer cancel()
 		d.server.Shutdown(ctx)
 	})
+	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
+	g.Add(func() error { return d.server.Run(work) }, func(error) { stopWork() })
 	g.Add(func() error { return d.admin.Serve(d.adm) }, func(error) { d.admin.Close() })
 	return g.Run()
 }
