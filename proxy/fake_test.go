@@ -62,7 +62,7 @@ func (f *fakeRuntime) start(t testing.TB) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.grpc = grpc.NewServer(grpc.UnaryInterceptor(f.intercept))
+	f.grpc = grpc.NewServer(grpc.UnaryInterceptor(f.intercept), grpc.MaxRecvMsgSize(backends.MaxMessage), grpc.MaxSendMsgSize(2*backends.MaxMessage))
 	runtimeapi.RegisterRuntimeServiceServer(f.grpc, f)
 	runtimeapi.RegisterImageServiceServer(f.grpc, f)
 	go f.grpc.Serve(l)
@@ -231,6 +231,29 @@ func (f *fakeRuntime) RemoveImage(_ context.Context, r *runtimeapi.RemoveImageRe
 	return &runtimeapi.RemoveImageResponse{}, nil
 }
 
+func (f *fakeRuntime) ImageFsInfo(context.Context, *runtimeapi.ImageFsInfoRequest) (*runtimeapi.ImageFsInfoResponse, error) {
+	used := map[string]uint64{"a": 10, "b": 20}[f.name]
+	return &runtimeapi.ImageFsInfoResponse{ImageFilesystems: []*runtimeapi.FilesystemUsage{{
+		FsId: &runtimeapi.FilesystemIdentifier{Mountpoint: "/" + f.name}, UsedBytes: &runtimeapi.UInt64Value{Value: used},
+	}}}, nil
+}
+
+func (f *fakeRuntime) UpdateRuntimeConfig(context.Context, *runtimeapi.UpdateRuntimeConfigRequest) (*runtimeapi.UpdateRuntimeConfigResponse, error) {
+	return &runtimeapi.UpdateRuntimeConfigResponse{}, nil
+}
+
+func (f *fakeRuntime) RuntimeConfig(context.Context, *runtimeapi.RuntimeConfigRequest) (*runtimeapi.RuntimeConfigResponse, error) {
+	return &runtimeapi.RuntimeConfigResponse{Linux: &runtimeapi.LinuxRuntimeConfiguration{CgroupDriver: runtimeapi.CgroupDriver_CGROUPFS}}, nil
+}
+
+func (f *fakeRuntime) GetContainerEvents(_ *runtimeapi.GetEventsRequest, st grpc.ServerStreamingServer[runtimeapi.ContainerEventResponse]) error {
+	if err := st.Send(&runtimeapi.ContainerEventResponse{ContainerId: "of-" + f.name}); err != nil {
+		return err
+	}
+	<-st.Context().Done()
+	return nil
+}
+
 func (f *fakeRuntime) ListImages(context.Context, *runtimeapi.ListImagesRequest) (*runtimeapi.ListImagesResponse, error) {
 	return &runtimeapi.ListImagesResponse{Images: slices.Collect(maps.Values(f.images))}, nil
 }
@@ -308,7 +331,8 @@ func (n *node) serve(t testing.TB, set *backends.Set) {
 	var wg sync.WaitGroup
 	wg.Go(func() { n.server.Run(ctx) })
 	wg.Go(func() { n.server.Serve(l) })
-	if n.conn, err = grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials())); err != nil {
+	if n.conn, err = grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(2*backends.MaxMessage), grpc.MaxCallSendMsgSize(2*backends.MaxMessage))); err != nil {
 		t.Fatal(err)
 	}
 	n.RuntimeServiceClient, n.images = runtimeapi.NewRuntimeServiceClient(n.conn), runtimeapi.NewImageServiceClient(n.conn)

@@ -573,9 +573,8 @@ func (n *node) crashDuring(t *testing.T, names ...string) {
 func TestABackendWithPodsCannotBeDropped(t *testing.T) {
 	n := newNode(t)
 	n.run(t, "web", "front-b")
-	var err error
-	n.server.set = mustSet(t, n.server.set.Get("a").Backend)
-	if err = n.server.checkBackends(); err == nil || !strings.Contains(err.Error(), `"b"`) || !strings.Contains(err.Error(), "ns/web") {
+	without := &Server{set: mustSet(t, n.server.set.Get("a").Backend), log: n.log}
+	if err := without.checkBackends(); err == nil || !strings.Contains(err.Error(), `"b"`) || !strings.Contains(err.Error(), "ns/web") {
 		t.Errorf("dropping a backend with a pod gives %v", err)
 	}
 }
