@@ -281,7 +281,7 @@ routes:
   - {handler: front-a, backend: a, backendHandler: own-a}
   - {handler: front-b, backend: b}
 default: a
-health: {probeInterval: 20ms, downAfter: 300ms}
+health: {probeInterval: 20ms, downAfter: 2s}
 runtimeName: containerd
 `
 

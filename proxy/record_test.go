@@ -1,0 +1,128 @@
+package proxy
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/crimux/crimux/store"
+	"github.com/crimux/crimux/store/eventpb"
+)
+
+func TestOldPodsAreFoundAndRemembered(t *testing.T) {
+	n := newNode(t)
+	n.b.edit(func() {
+		n.b.sandboxes["old"] = &runtimeapi.PodSandbox{Id: "old", Metadata: &runtimeapi.PodSandboxMetadata{Name: "o", Namespace: "ns", Uid: "u"}, CreatedAt: 5}
+		n.b.containers["oldc"] = &runtimeapi.Container{Id: "oldc", PodSandboxId: "old", Metadata: &runtimeapi.ContainerMetadata{Name: "c"}, State: runtimeapi.ContainerState_CONTAINER_RUNNING}
+	})
+	st, err := n.ContainerStatus(t.Context(), &runtimeapi.ContainerStatusRequest{ContainerId: "oldc"})
+	if err != nil || st.Status.Id != "oldc" {
+		t.Fatalf("%v, %v", st, err)
+	}
+	n.log.View(func(s *store.State) {
+		if s.Sandbox("old").GetBackend() != "b" || s.Container("oldc").GetBackend() != "b" {
+			t.Errorf("the state has %v and %v", s.Sandbox("old"), s.Container("oldc"))
+		}
+	})
+	// An id that nobody knows gets the default backend's own answer.
+	_, err = n.ContainerStatus(t.Context(), &runtimeapi.ContainerStatusRequest{ContainerId: "nowhere"})
+	wantCode(t, err, codes.NotFound, `a has no container "nowhere"`)
+}
+
+func TestObservation(t *testing.T) {
+	n := newNode(t)
+	sb := n.run(t, "web", "front-b")
+	c := n.create(t, sb, "c")
+	if _, err := n.StartContainer(t.Context(), &runtimeapi.StartContainerRequest{ContainerId: c}); err != nil {
+		t.Fatal(err)
+	}
+	n.b.edit(func() { n.b.containers[c].State = runtimeapi.ContainerState_CONTAINER_EXITED })
+	eventually(t, "the exit is in the state, with its code", func() bool {
+		ctr := n.server.knownContainer(c)
+		return ctr.GetState() == eventpb.ContainerState_CONTAINER_STATE_EXITED && ctr.GetExitCode() == 7 && ctr.GetReason() == "Error"
+	})
+	n.b.edit(func() { delete(n.b.sandboxes, sb); delete(n.b.containers, c) })
+	eventually(t, "the removal is in the state", func() bool {
+		return n.server.knownSandbox(sb) == nil && n.server.knownContainer(c) == nil
+	})
+}
+
+func TestProbesAreCounted(t *testing.T) {
+	n := newNode(t)
+	sb := n.run(t, "web", "front-b")
+	c := n.create(t, sb, "c")
+	probe := func(cmd ...string) {
+		if _, err := n.ExecSync(t.Context(), &runtimeapi.ExecSyncRequest{ContainerId: c, Cmd: cmd}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 5 {
+		probe("ok")
+	}
+	probe("fails", "canary-argument")
+	eventually(t, "the run of equal results is one event", func() bool {
+		var got []*eventpb.Probed
+		for _, e := range n.events(t) {
+			if p := e.GetProbed(); p != nil {
+				got = append(got, p)
+			}
+		}
+		return len(got) == 1 && got[0].Count == 5 && got[0].ContainerId == c && got[0].ExitCode == 0
+	})
+}
+
+func TestSecretsAreNotRecorded(t *testing.T) {
+	n := newNode(t)
+	quoting := func(_ context.Context, method string, req any) error {
+		if method == "CreateContainer" || method == "PullImage" {
+			return status.Errorf(codes.Unknown, "cannot: %v", req)
+		}
+		return nil
+	}
+	run := runRequest("web", "front-b")
+	run.Config.Annotations = map[string]string{
+		"kubectl.kubernetes.io/last-applied-configuration": "canary-annotation", "io.kubernetes.kept": "kept-annotation",
+	}
+	r, err := n.RunPodSandbox(t.Context(), run)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.b.setBefore(quoting)
+	n.a.setBefore(quoting)
+	create := createRequest(r.PodSandboxId, "c")
+	create.Config.Command, create.Config.Args = []string{"canary-command"}, []string{"canary-arg"}
+	create.Config.Envs = []*runtimeapi.KeyValue{{Key: "K", Value: []byte("canary-env")}}
+	_, err = n.CreateContainer(t.Context(), create)
+	wantCode(t, err, codes.Unknown, "cannot")
+	_, err = n.images.PullImage(t.Context(), &runtimeapi.PullImageRequest{
+		Image: &runtimeapi.ImageSpec{Image: "i"}, Auth: &runtimeapi.AuthConfig{Username: "canary-user", Password: "canary-password", Auth: "canary-auth", IdentityToken: "canary-token"},
+	})
+	wantCode(t, err, codes.Unknown, "cannot")
+	n.b.setBefore(nil)
+	c := n.create(t, r.PodSandboxId, "d")
+	if _, err := n.ExecSync(t.Context(), &runtimeapi.ExecSyncRequest{ContainerId: c, Cmd: []string{"canary-exec"}}); err != nil {
+		t.Fatal(err)
+	}
+	n.stop()
+	file, err := os.ReadFile(filepath.Join(n.dir, "events.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(file), "kept-annotation") || !strings.Contains(string(file), "cannot") {
+		t.Error("the file lacks what it should have: the test looks in the wrong place")
+	}
+	for at := 0; ; {
+		i := strings.Index(string(file[at:]), "canary")
+		if i < 0 {
+			break
+		}
+		at += i + 1
+		t.Errorf("the file has %q", file[at-1:min(at+30, len(file))])
+	}
+}
