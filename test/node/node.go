@@ -126,6 +126,7 @@ func (n *Node) Start(ctx context.Context) error {
 		return errors.New("the daemon runs already")
 	}
 	n.cmd = exec.Command(n.binary, "serve", "--config", n.ConfigFile)
+	n.cmd.Env = environment()
 	n.cmd.Stdout, n.cmd.Stderr = n.output, n.output
 	if err := n.cmd.Start(); err != nil {
 		return err
@@ -241,12 +242,17 @@ func (n *Node) Output() string { return n.output.String() }
 func (n *Node) Run(ctx context.Context, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, n.binary, append(args, "--config", n.ConfigFile)...)
 	var out, errOut bytes.Buffer
+	cmd.Env = environment()
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	if err := cmd.Run(); err != nil {
 		return out.String(), fmt.Errorf("crimux %s: %w: %s", strings.Join(args, " "), err, errOut.String())
 	}
 	return out.String(), nil
 }
+
+// environment is this process's, less the second that the race detector
+// sleeps at each exit.
+func environment() []string { return append(os.Environ(), "GORACE=atexit_sleep_ms=20") }
 
 // syncBuffer is a bytes.Buffer that may be read while it is written.
 type syncBuffer struct {
