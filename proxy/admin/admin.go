@@ -3,14 +3,16 @@
 // checksum and chain included, so that whoever asks folds and verifies them
 // with the same code as from the file.
 //
-// It speaks HTTP on a unix socket that only root can open. There is one
-// resource:
+// It speaks HTTP on a unix socket that only root can open. The log is
 //
 //	GET /v1/records?from=SEQ[&follow=true]
 //
 // answers the records from SEQ on, each as 8 bytes of sequence number, 4
 // bytes of length (both big-endian) and the stored value. With follow the
 // answer does not end: what is appended later is sent as it comes.
+//
+// Beside it, /debug/pprof/ is that of net/http/pprof, for whoever wonders
+// what a daemon spends its time or memory on.
 package admin
 
 import (
@@ -18,6 +20,7 @@ import (
 	"encoding/binary"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"strconv"
 	"time"
 
@@ -43,6 +46,9 @@ func NewServer(log Log) *Server {
 	s := &Server{log: log}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+recordsPath, s.records)
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	s.http = &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	return s
 }

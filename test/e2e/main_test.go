@@ -109,6 +109,7 @@ func leavesNothing(t *testing.T, l *lab.Lab, n *node.Node, before lab.Footprint)
 	if err := removeAll(ctx, n); err != nil {
 		t.Error(err)
 	}
+	holdsNothing(ctx, t, n)
 	diff, err := l.Settled(ctx, before)
 	if err != nil {
 		t.Error(err)
@@ -116,6 +117,28 @@ func leavesNothing(t *testing.T, l *lab.Lab, n *node.Node, before lab.Footprint)
 	for _, d := range diff {
 		t.Errorf("left behind: %s", d)
 	}
+}
+
+// Bounds of what a daemon without pods holds: its own parts, and connections
+// to the engines that are kept for the next call. A leak goes past them with
+// the number of a test's calls.
+const (
+	idleGoroutines = 65
+	idleFDs        = 28
+)
+
+// holdsNothing checks that the daemon has let go of what the pods needed.
+func holdsNothing(ctx context.Context, t *testing.T, n *node.Node) {
+	t.Helper()
+	var u node.Usage
+	var err error
+	for range 50 {
+		if u, err = n.Usage(ctx); err == nil && u.Goroutines <= idleGoroutines && u.FDs <= idleFDs {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	t.Errorf("without pods the daemon holds %+v, %v", u, err)
 }
 
 // logs is a log folder of the test's own.

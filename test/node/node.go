@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -201,6 +202,33 @@ func (n *Node) PID() int {
 		return 0
 	}
 	return n.cmd.Process.Pid
+}
+
+// Usage is what a daemon holds at one moment.
+type Usage struct{ Goroutines, FDs int }
+
+// Usage asks the running daemon what it holds.
+func (n *Node) Usage(ctx context.Context) (Usage, error) {
+	var u Usage
+	fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", n.PID()))
+	if err != nil {
+		return u, err
+	}
+	u.FDs = len(fds)
+	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", n.AdminSocket)
+	}}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://crimux/debug/pprof/goroutine?debug=1", nil)
+	if err != nil {
+		return u, err
+	}
+	resp, err := c.Do(req)
+	if err != nil {
+		return u, err
+	}
+	defer resp.Body.Close()
+	_, err = fmt.Fscanf(resp.Body, "goroutine profile: total %d", &u.Goroutines)
+	return u, err
 }
 
 // Kill ends the daemon as a crash would and returns when it is gone.
