@@ -1,0 +1,216 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/crimux/crimux/test/node"
+)
+
+// chaosRounds is how many pods each backend runs through while the daemon is
+// killed again and again.
+const chaosRounds = 6
+
+// TestKilledAtAnyMoment takes pods through their whole life on both backends,
+// repeating each call as the kubelet would until it is answered, while the
+// daemon is killed every few hundred milliseconds. In the end nothing is left
+// and the log is whole.
+func TestKilledAtAnyMoment(t *testing.T) {
+	n := start(t, node.Options{})
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	for _, image := range []string{"docker", "containerd"} {
+		cfg := node.PodConfig("image-"+image, logs(t))
+		p, err := n.RunPod(t.Context(), image, cfg, node.ContainerConfig("main", shared.Image("busybox"), "sleep", "1000000"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := n.RemovePod(t.Context(), p.Sandbox); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	stop := make(chan struct{})
+	killed := make(chan int)
+	go killAgainAndAgain(t, n, rand.New(rand.NewPCG(seed, 1)), stop, killed)
+	var lives sync.WaitGroup
+	for _, handler := range []string{"docker", "containerd"} {
+		lives.Go(func() {
+			for i := range chaosRounds {
+				if err := live(ctx, n, handler, fmt.Sprintf("chaos-%s-%d", handler, i), t.TempDir()); err != nil {
+					t.Errorf("%s, round %d: %v", handler, i, err)
+					return
+				}
+			}
+		})
+	}
+	lives.Wait()
+	close(stop)
+	t.Logf("the daemon was killed %d times", <-killed)
+	if err := n.WaitBackends(ctx); err != nil {
+		t.Error(err)
+	}
+	if got := sandboxes(t, n); len(got) != 0 {
+		t.Errorf("sandboxes are left: %v", got)
+	}
+	if got := addresses(t); got != 0 {
+		t.Errorf("%d addresses are left", got)
+	}
+	out, err := n.Run(ctx, "verify")
+	if err != nil || strings.Contains(out, "open") {
+		t.Errorf("verify: %s%v", out, err)
+	}
+}
+
+// killAgainAndAgain kills the daemon at random moments and starts it again at
+// once, until stop is closed; then the daemon runs.
+func killAgainAndAgain(t *testing.T, n *node.Node, random *rand.Rand, stop <-chan struct{}, killed chan<- int) {
+	count := 0
+	defer func() { killed <- count }()
+	for {
+		select {
+		case <-stop:
+			return
+		case <-time.After(time.Duration(100+random.IntN(700)) * time.Millisecond):
+		}
+		if err := n.Kill(); err != nil {
+			t.Error(err)
+			return
+		}
+		count++
+		if err := n.Start(t.Context()); err != nil {
+			t.Error(err)
+			return
+		}
+	}
+}
+
+// live takes one pod through its life.
+func live(ctx context.Context, n *node.Node, handler, name, logs string) error {
+	cfg := node.PodConfig(name, logs)
+	sandbox, err := runUntilReady(ctx, n, handler, cfg)
+	if err != nil {
+		return err
+	}
+	id, err := runContainer(ctx, n, sandbox, cfg)
+	if err != nil {
+		return err
+	}
+	for _, step := range []struct {
+		name string
+		call func(context.Context) error
+	}{
+		{"StopContainer", func(ctx context.Context) error {
+			_, err := n.StopContainer(ctx, &runtimeapi.StopContainerRequest{ContainerId: id})
+			return err
+		}},
+		{"StopPodSandbox", func(ctx context.Context) error {
+			_, err := n.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: sandbox})
+			return err
+		}},
+		{"RemovePodSandbox", func(ctx context.Context) error {
+			_, err := n.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: sandbox})
+			return err
+		}},
+	} {
+		if err := untilOK(ctx, step.call); err != nil {
+			return fmt.Errorf("%s: %w", step.name, err)
+		}
+	}
+	return nil
+}
+
+// runUntilReady is how the kubelet gets a sandbox: it asks again, and where a
+// runtime keeps a half-made one of that attempt, stops and removes it and
+// asks for the next attempt.
+func runUntilReady(ctx context.Context, n *node.Node, handler string, cfg *runtimeapi.PodSandboxConfig) (id string, err error) {
+	err = untilOK(ctx, func(ctx context.Context) error {
+		r, err := n.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: cfg, RuntimeHandler: handler})
+		id = r.GetPodSandboxId()
+		if err == nil || status.Code(err) == codes.Unavailable {
+			return err
+		}
+		list, lerr := n.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{
+			Filter: &runtimeapi.PodSandboxFilter{LabelSelector: map[string]string{"io.kubernetes.pod.uid": cfg.Metadata.Uid}},
+		})
+		if lerr != nil {
+			return lerr
+		}
+		for _, sb := range list.Items {
+			if rerr := n.RemovePod(ctx, sb.Id); rerr != nil {
+				return rerr
+			}
+		}
+		cfg.Metadata.Attempt++
+		return err
+	})
+	return id, err
+}
+
+// runContainer is how the kubelet gets a container: one that was started and
+// has ended, as containerd's does when the caller of StartContainer goes away,
+// is followed by the next attempt.
+func runContainer(ctx context.Context, n *node.Node, sandbox string, pod *runtimeapi.PodSandboxConfig) (id string, err error) {
+	ctr := node.ContainerConfig("main", shared.Image("busybox"), "sleep", "1000000")
+	err = untilOK(ctx, func(ctx context.Context) error {
+		r, err := n.CreateContainer(ctx, &runtimeapi.CreateContainerRequest{PodSandboxId: sandbox, Config: ctr, SandboxConfig: pod})
+		if err != nil {
+			return fmt.Errorf("create: %w", err)
+		}
+		id = r.ContainerId
+		_, err = n.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: id})
+		return startOutcome(ctx, n, ctr, id, err)
+	})
+	return id, err
+}
+
+// startOutcome looks at what came of a start that failed or whose answer was
+// lost.
+func startOutcome(ctx context.Context, n *node.Node, ctr *runtimeapi.ContainerConfig, id string, err error) error {
+	for err != nil {
+		st, serr := n.ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: id})
+		if serr != nil {
+			if ctx.Err() != nil {
+				return fmt.Errorf("start: %w", err)
+			}
+			time.Sleep(50 * time.Millisecond)
+			continue
+		}
+		switch st.Status.State {
+		case runtimeapi.ContainerState_CONTAINER_RUNNING:
+			return nil
+		case runtimeapi.ContainerState_CONTAINER_EXITED:
+			ctr.Metadata.Attempt++
+			return fmt.Errorf("start: %w", err)
+		}
+		_, err = n.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: id})
+	}
+	return nil
+}
+
+// untilOK repeats a call until it succeeds.
+func untilOK(ctx context.Context, call func(context.Context) error) error {
+	for {
+		one, cancel := context.WithTimeout(ctx, 20*time.Second)
+		err := call(one)
+		cancel()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
