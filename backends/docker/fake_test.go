@@ -17,6 +17,7 @@ import (
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types"
 	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/events"
 	"github.com/docker/docker/api/types/image"
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/api/types/system"
@@ -44,6 +45,7 @@ type fakeEngine struct {
 	images        map[string]map[string]string // labels by name
 	progress      string                       // of pulls
 	auth          string                       // of the last pull
+	messages      chan events.Message
 }
 
 // trace is what was called, in order.
@@ -99,6 +101,24 @@ func (e *fakeEngine) ClientVersion() string { return "1.41" }
 func (e *fakeEngine) Ping(context.Context) (types.Ping, error) { return types.Ping{}, nil }
 
 func (e *fakeEngine) NegotiateAPIVersionPing(types.Ping) {}
+
+// Events lets through what the filter asks for.
+func (e *fakeEngine) Events(ctx context.Context, o events.ListOptions) (<-chan events.Message, <-chan error) {
+	out := make(chan events.Message)
+	go func() {
+		for m := range e.messages {
+			if !o.Filters.ExactMatch("event", string(m.Action)) {
+				continue
+			}
+			select {
+			case out <- m:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return out, make(chan error)
+}
 
 func (e *fakeEngine) Info(context.Context) (info system.Info, err error) {
 	return info, e.call("info", func() error {
@@ -313,7 +333,8 @@ func newBench(t testing.TB) *bench {
 	tr := &trace{}
 	e := &fakeEngine{
 		dir: dir, trace: tr, containers: map[string]*container.InspectResponse{}, before: map[string]error{}, after: map[string]error{},
-		images: map[string]map[string]string{"pause": nil, "busybox": nil},
+		messages: make(chan events.Message),
+		images:   map[string]map[string]string{"pause": nil, "busybox": nil},
 	}
 	e.images["sha256:"+strings.Repeat("1", 64)] = nil
 	n := &fakeNet{networks: plans, trace: tr, fail: map[string]error{}, attached: map[string]*cni.Plan{}}

@@ -54,6 +54,7 @@ func (s *server) inspect(ctx context.Context, kind, id string) (*found, error) {
 	if !ok || o.kind != kind || !strings.HasPrefix(c.ID, id) {
 		return nil, notFound(kindName(kind), id)
 	}
+	c.State.OOMKilled = c.State.OOMKilled || s.memory.has(c.ID)
 	return &found{InspectResponse: c, object: o, asked: asked}, nil
 }
 

@@ -84,7 +84,7 @@ func (s *server) watchLogsOnce(ctx context.Context) error {
 		Since: strconv.FormatInt(since.Unix(), 10),
 		Filters: filters.NewArgs(
 			filters.Arg("type", string(events.ContainerEventType)),
-			filters.Arg("event", string(events.ActionDie)), filters.Arg("event", string(events.ActionDestroy)),
+			filters.Arg("event", string(events.ActionDie)), filters.Arg("event", string(events.ActionDestroy)), filters.Arg("event", string(events.ActionOOM)),
 			filters.Arg("label", labelType+"="+typeContainer)),
 	})
 	// The Engine is another one, maybe: read its facts anew.
@@ -99,6 +99,9 @@ func (s *server) watchLogsOnce(ctx context.Context) error {
 				busy.Go(func() { s.noteLog(m.Actor.ID, s.logs.ended(ctx, m.Actor.ID)) })
 			case events.ActionDestroy:
 				s.logs.forget(m.Actor.ID)
+				s.memory.forget(m.Actor.ID)
+			case events.ActionOOM:
+				s.memory.note(m.Actor.ID)
 			}
 		case err := <-resumed:
 			if err != nil {

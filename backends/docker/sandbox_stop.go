@@ -137,5 +137,6 @@ func (s *server) remove(ctx context.Context, id string) error {
 		return s.fail(err, "remove container %s", id)
 	}
 	s.logs.forget(id)
+	s.memory.forget(id)
 	return nil
 }

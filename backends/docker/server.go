@@ -20,6 +20,7 @@ type server struct {
 	api      *negotiation
 	log      *slog.Logger
 	logs     *containerLogs
+	memory   *memoryKills
 	streams  *streaming.Server
 	pods     *attachments
 	infra    *infraImage
