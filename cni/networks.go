@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"time"
 
 	"github.com/containernetworking/cni/libcni"
 )
@@ -17,6 +18,8 @@ type Networks struct {
 	cache  string
 	plugin *libcni.CNIConfig
 	locks  keyedLock
+	// grace is how long Quiesce lets orphaned plugins go on.
+	grace time.Duration
 }
 
 // New returns the networks of a node. The directories need not exist yet:
@@ -36,6 +39,7 @@ func New(c Config) (*Networks, error) {
 		bins:   bins,
 		cache:  c.CacheDir,
 		plugin: libcni.NewCNIConfigWithCacheDir(bins, c.CacheDir, &runner{}),
+		grace:  quiesceGrace,
 	}, nil
 }
 

@@ -17,10 +17,17 @@ import (
 // whether ctx has ended.
 const quiesceTick = 100 * time.Millisecond
 
-// Quiesce ends plugin processes that a crashed daemon left behind and that
-// still work for the sandbox id, and returns when they are gone. It is called
-// in recovery, before a DEL: a plugin that finished its ADD after the DEL
-// would leak what it reserved.
+// quiesceGrace is how long orphaned plugins have to end by themselves. It is
+// long for a plugin, and short for a recovery.
+const quiesceGrace = 5 * time.Second
+
+// Quiesce returns when no plugin process that a crashed daemon left behind
+// works for the sandbox id any more. It is called in recovery, before a DEL: a
+// plugin that finished its ADD after the DEL would leak what it reserved.
+//
+// Plugins are let finish first, and killed only after a grace: one that is
+// killed in the middle of a DEL may have removed the pod's interface, by which
+// the next DEL would have found the NAT rules that are still there.
 //
 // It knows them by CNI_CONTAINERID in their environment, which delegates such
 // as host-local inherit. Operations of this process on the id are waited for
@@ -34,10 +41,11 @@ func (n *Networks) Quiesce(ctx context.Context, id string) error {
 		return fmt.Errorf("end CNI plugins of %s: wait for an operation of our own: %w", id, err)
 	}
 	defer unlock()
+	killAt := time.Now().Add(n.grace)
 	// Again until nothing is found: a plugin may have started another between
 	// the look and the kill.
 	for {
-		found, err := endWorkers(ctx, id)
+		found, err := endWorkers(ctx, id, killAt)
 		if err != nil {
 			return fmt.Errorf("end CNI plugins of %s: %w", id, err)
 		}
@@ -47,8 +55,9 @@ func (n *Networks) Quiesce(ctx context.Context, id string) error {
 	}
 }
 
-// endWorkers kills every process that works for id now, and waits for each.
-func endWorkers(ctx context.Context, id string) (found bool, err error) {
+// endWorkers waits for every process that works for id now, and kills those
+// that still do so at killAt.
+func endWorkers(ctx context.Context, id string, killAt time.Time) (found bool, err error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return false, err
@@ -62,7 +71,7 @@ func endWorkers(ctx context.Context, id string) (found bool, err error) {
 			return found, err
 		}
 		found = true
-		if err := end(ctx, pid, id); err != nil {
+		if err := end(ctx, pid, id, killAt); err != nil {
 			return found, fmt.Errorf("process %d: %w", pid, err)
 		}
 	}
@@ -84,10 +93,10 @@ func worksFor(pid int, id string) bool {
 	return container && command
 }
 
-// end kills one process and waits until it is gone. The pid may have passed to
-// another process since it was looked at, so it is looked at again when a
+// end waits for one process, and kills it at killAt. The pid may have passed
+// to another process since it was looked at, so it is looked at again when a
 // pidfd holds it fast.
-func end(ctx context.Context, pid int, id string) error {
+func end(ctx context.Context, pid int, id string, killAt time.Time) error {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if errors.Is(err, unix.ESRCH) {
 		return nil
@@ -99,10 +108,14 @@ func end(ctx context.Context, pid int, id string) error {
 	if !worksFor(pid, id) {
 		return nil
 	}
-	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("kill: %w", err)
-	}
+	killed := false
 	for {
+		if !killed && !time.Now().Before(killAt) {
+			if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("kill: %w", err)
+			}
+			killed = true
+		}
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(quiesceTick.Milliseconds()))
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			return fmt.Errorf("wait for its end: %w", err)
@@ -111,7 +124,7 @@ func end(ctx context.Context, pid int, id string) error {
 			return nil
 		}
 		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("killed, and still there: %w", err)
+			return fmt.Errorf("still there: %w", err)
 		}
 	}
 }

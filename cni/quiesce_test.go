@@ -39,6 +39,7 @@ func (n *node) crash(t *testing.T, id string) {
 func TestQuiesceEndsAnOrphanedAdd(t *testing.T) {
 	ctx := context.Background()
 	n, p := planned(t, slowAdd)
+	n.grace = 0
 	n.crash(t, p.ID())
 	if err := n.Quiesce(ctx, p.ID()); err != nil {
 		t.Fatal(err)
@@ -54,6 +55,24 @@ func TestQuiesceEndsAnOrphanedAdd(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(n.bin, f)); err == nil {
 			t.Errorf("%s after the DEL: the orphan lived on", f)
 		}
+	}
+}
+
+// TestQuiesceLetsAPluginFinish: one that was killed half-way through a DEL
+// could leave what no later DEL finds.
+func TestQuiesceLetsAPluginFinish(t *testing.T) {
+	n, p := planned(t, slowAdd)
+	n.crash(t, p.ID())
+	if err := n.Quiesce(context.Background(), p.ID()); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []string{"reserved", "delegate"} {
+		if _, err := os.Stat(filepath.Join(n.bin, f)); err != nil {
+			t.Errorf("the plugin was not let finish: %v", err)
+		}
+	}
+	if w := workers(p.ID()); w != 0 {
+		t.Errorf("%d processes still work for the id", w)
 	}
 }
 

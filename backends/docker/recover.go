@@ -58,11 +58,22 @@ func (s *server) recover(ctx context.Context, method string, op backends.Unfinis
 		_, err := s.RemoveContainer(ctx, &runtimeapi.RemoveContainerRequest{ContainerId: op.ContainerID})
 		return again(err)
 	case "StopPodSandbox":
-		return again(s.onSandbox(ctx, op.SandboxID, s.stopSandbox))
+		return again(s.onQuietSandbox(ctx, op.SandboxID, s.stopSandbox))
 	case "RemovePodSandbox":
-		return again(s.onSandbox(ctx, op.SandboxID, s.removeSandbox))
+		return again(s.onQuietSandbox(ctx, op.SandboxID, s.removeSandbox))
 	}
 	return aborted("cut off by a crash: what it did stands, ask again"), nil
+}
+
+// onQuietSandbox is onSandbox after the plugins that a crash left running for
+// the sandbox have ended: two DELs at once undo each other's work.
+func (s *server) onQuietSandbox(ctx context.Context, id string, do func(context.Context, *found) error) error {
+	return s.onSandbox(ctx, id, func(ctx context.Context, f *found) error {
+		if err := s.pods.net.Quiesce(ctx, f.ID); err != nil {
+			return fmt.Errorf("end the network plugins of sandbox %s: %w", f.ID, err)
+		}
+		return do(ctx, f)
+	})
 }
 
 func aborted(why string) backends.Recovered {
