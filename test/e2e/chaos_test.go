@@ -2,10 +2,10 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -13,61 +13,82 @@ import (
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/crimux/crimux/test/lab"
 	"github.com/crimux/crimux/test/node"
 )
 
-// chaosRounds is how many pods each backend runs through while the daemon is
-// killed again and again.
-const chaosRounds = 6
+// chaosRounds is how many pods live while the daemon is killed again and
+// again.
+const chaosRounds = 8
 
-// TestKilledAtAnyMoment takes pods through their whole life on both backends,
+// TestKilledAtAnyMoment takes pods through their whole life on Docker,
 // repeating each call as the kubelet would until it is answered, while the
 // daemon is killed every few hundred milliseconds. In the end nothing is left
-// and the log is whole.
+// on the machine and the log is whole.
 func TestKilledAtAnyMoment(t *testing.T) {
-	n := start(t, node.Options{})
+	n := start(t, node.Options{NoContainerd: true})
+	chaos(t, shared, n, "docker")
+}
+
+// TestKilledAtAnyMomentOfPassThrough is the same for containerd, in a lab of
+// its own: containerd kills its CNI plugins when its caller goes away, as any
+// caller that is killed does, and may then leave a NAT rule or a shim behind.
+// That is not held against the daemon; everything that it is asked for is.
+func TestKilledAtAnyMomentOfPassThrough(t *testing.T) {
+	l, err := lab.Start(t.Context(), lab.Options{NoDocker: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		var leaks *lab.LeakError
+		if err := l.Stop(); errors.As(err, &leaks) {
+			t.Logf("containerd left behind: %v", leaks)
+		} else if err != nil {
+			t.Error(err)
+		}
+	})
+	n := prepare(t, l, node.Options{NoDocker: true})
+	if err := n.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	chaos(t, l, n, "containerd")
+}
+
+// chaos runs pods on one backend while the daemon is killed.
+func chaos(t *testing.T, l *lab.Lab, n *node.Node, handler string) {
+	t.Helper()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	for _, image := range []string{"docker", "containerd"} {
-		cfg := node.PodConfig("image-"+image, logs(t))
-		p, err := n.RunPod(t.Context(), image, cfg, node.ContainerConfig("main", shared.Image("busybox"), "sleep", "1000000"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := n.RemovePod(t.Context(), p.Sandbox); err != nil {
-			t.Fatal(err)
-		}
+	image := l.Image("busybox")
+	if _, err := n.Images.PullImage(t.Context(), &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: image}}); err != nil {
+		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	stop := make(chan struct{})
-	killed := make(chan int)
+	stop, killed := make(chan struct{}), make(chan int)
 	go killAgainAndAgain(t, n, rand.New(rand.NewPCG(seed, 1)), stop, killed)
-	var lives sync.WaitGroup
-	for _, handler := range []string{"docker", "containerd"} {
-		lives.Go(func() {
-			for i := range chaosRounds {
-				if err := live(ctx, n, handler, fmt.Sprintf("chaos-%s-%d", handler, i), t.TempDir()); err != nil {
-					t.Errorf("%s, round %d: %v", handler, i, err)
-					return
-				}
-			}
-		})
+	for i := range chaosRounds {
+		if err := live(ctx, n, handler, fmt.Sprintf("chaos-%d", i), image, t.TempDir()); err != nil {
+			t.Errorf("round %d: %v", i, err)
+			break
+		}
 	}
-	lives.Wait()
 	close(stop)
-	t.Logf("the daemon was killed %d times", <-killed)
+	kills := <-killed
+	t.Logf("the daemon was killed %d times", kills)
+	if kills < 3 {
+		t.Error("that is too seldom to mean anything")
+	}
 	if err := n.WaitBackends(ctx); err != nil {
 		t.Error(err)
 	}
 	if got := sandboxes(t, n); len(got) != 0 {
 		t.Errorf("sandboxes are left: %v", got)
 	}
-	if got := addresses(t); got != 0 {
+	if got := addresses(t, l); got != 0 {
 		t.Errorf("%d addresses are left", got)
 	}
-	out, err := n.Run(ctx, "verify")
-	if err != nil || strings.Contains(out, "open") {
+	if out, err := n.Run(ctx, "verify"); err != nil || strings.Contains(out, "open") {
 		t.Errorf("verify: %s%v", out, err)
 	}
 }
@@ -96,13 +117,13 @@ func killAgainAndAgain(t *testing.T, n *node.Node, random *rand.Rand, stop <-cha
 }
 
 // live takes one pod through its life.
-func live(ctx context.Context, n *node.Node, handler, name, logs string) error {
+func live(ctx context.Context, n *node.Node, handler, name, image, logs string) error {
 	cfg := node.PodConfig(name, logs)
 	sandbox, err := runUntilReady(ctx, n, handler, cfg)
 	if err != nil {
 		return err
 	}
-	id, err := runContainer(ctx, n, sandbox, cfg)
+	id, err := runContainer(ctx, n, sandbox, cfg, image)
 	if err != nil {
 		return err
 	}
@@ -160,8 +181,8 @@ func runUntilReady(ctx context.Context, n *node.Node, handler string, cfg *runti
 // runContainer is how the kubelet gets a container: one that was started and
 // has ended, as containerd's does when the caller of StartContainer goes away,
 // is followed by the next attempt.
-func runContainer(ctx context.Context, n *node.Node, sandbox string, pod *runtimeapi.PodSandboxConfig) (id string, err error) {
-	ctr := node.ContainerConfig("main", shared.Image("busybox"), "sleep", "1000000")
+func runContainer(ctx context.Context, n *node.Node, sandbox string, pod *runtimeapi.PodSandboxConfig, image string) (id string, err error) {
+	ctr := node.ContainerConfig("main", image, "sleep", "1000000")
 	err = untilOK(ctx, func(ctx context.Context) error {
 		r, err := n.CreateContainer(ctx, &runtimeapi.CreateContainerRequest{PodSandboxId: sandbox, Config: ctr, SandboxConfig: pod})
 		if err != nil {

@@ -18,13 +18,14 @@ import (
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/crimux/crimux/test/lab"
 	"github.com/crimux/crimux/test/node"
 )
 
-// addresses counts the pod addresses that the lab's IPAM holds.
-func addresses(t *testing.T) int {
+// addresses counts the pod addresses that a lab's IPAM holds.
+func addresses(t *testing.T, l *lab.Lab) int {
 	t.Helper()
-	files, err := os.ReadDir(filepath.Join(shared.IPAMDir, shared.Bridge))
+	files, err := os.ReadDir(filepath.Join(l.IPAMDir, l.Bridge))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		t.Fatal(err)
 	}
@@ -65,7 +66,7 @@ func exactlyOne(t *testing.T, n *node.Node, pod, id string, others int) {
 	if got := pauses(t, pod); len(got) != 1 || got[0] != id {
 		t.Errorf("the engine has %v, want %s", got, id)
 	}
-	if got := addresses(t); got != others+1 {
+	if got := addresses(t, shared); got != others+1 {
 		t.Errorf("%d addresses are held, want %d", got, others+1)
 	}
 }
@@ -139,7 +140,7 @@ func TestKilledInTheMiddleOfRunPodSandbox(t *testing.T) {
 			if err := n.RemovePod(t.Context(), retry.PodSandboxId); err != nil {
 				t.Error(err)
 			}
-			if got := addresses(t); got != 1 {
+			if got := addresses(t, shared); got != 1 {
 				t.Errorf("after the removal %d addresses are held, want 1", got)
 			}
 		})
