@@ -18,6 +18,8 @@ type Networks struct {
 	cache  string
 	plugin *libcni.CNIConfig
 	locks  keyedLock
+	// host is the host's network namespace, by its inode.
+	host uint64
 	// grace is how long Quiesce lets orphaned plugins go on.
 	grace time.Duration
 }
@@ -33,12 +35,19 @@ func New(c Config) (*Networks, error) {
 	if len(c.BinDirs) == 0 {
 		return nil, fmt.Errorf("%w: no plugin directory: set binDirs", ErrInvalid)
 	}
+	// Not /proc/self, which is the main thread's: that may be on a visit to a
+	// pod's namespace just now, and the runtime gives us no thread that is.
+	host, err := namespace("/proc/thread-self/ns/net")
+	if err != nil {
+		return nil, fmt.Errorf("own network namespace: %w", err)
+	}
 	bins := append([]string(nil), c.BinDirs...)
 	return &Networks{
 		conf:   &loader{dir: filepath.Clean(c.ConfDir)},
 		bins:   bins,
 		cache:  c.CacheDir,
 		plugin: libcni.NewCNIConfigWithCacheDir(bins, c.CacheDir, &runner{}),
+		host:   host,
 		grace:  quiesceGrace,
 	}, nil
 }
@@ -110,7 +119,7 @@ func (n *Networks) Del(ctx context.Context, p *Plan, netns string) error {
 		return fmt.Errorf("network %q: DEL for %s: wait for an earlier operation on it: %w", p.list.Name, p.id, err)
 	}
 	defer unlock()
-	if !p.leadsHome(netns) {
+	if !p.leadsHome(netns, n.host) {
 		netns = ""
 	}
 	if err := n.plugin.DelNetworkList(ctx, p.list, p.runtimeConf(netns)); err != nil {

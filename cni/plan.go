@@ -165,15 +165,11 @@ func (p *Plan) runtimeConf(netns string) *libcni.RuntimeConf {
 
 // leadsHome reports whether netns is the namespace that the plan was made for,
 // as far as that can be known, and not the host's.
-func (p *Plan) leadsHome(netns string) bool {
+func (p *Plan) leadsHome(netns string, host uint64) bool {
 	if netns == "" {
 		return false
 	}
 	ino, err := namespace(netns)
-	if err != nil {
-		return false
-	}
-	host, err := namespace("/proc/self/ns/net")
 	return err == nil && ino != host && (p.inode == 0 || p.inode == ino)
 }
 
