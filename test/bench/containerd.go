@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -102,17 +101,4 @@ func readCalls(ctx context.Context, p *node.Pod) []readCall {
 			return err
 		}},
 	}
-}
-
-// removePods removes every pod of the node.
-func removePods(ctx context.Context, n *node.Node) error {
-	list, err := n.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{})
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, sb := range list.Items {
-		errs = append(errs, n.RemovePod(ctx, sb.Id))
-	}
-	return errors.Join(errs...)
 }

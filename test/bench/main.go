@@ -84,5 +84,5 @@ func (b *bench) with(ctx context.Context, name string, o node.Options, measure f
 	if err := n.WaitBackends(ctx); err != nil {
 		return err
 	}
-	return errors.Join(measure(ctx, n), removePods(context.WithoutCancel(ctx), n))
+	return errors.Join(measure(ctx, n), n.RemovePods(context.WithoutCancel(ctx)))
 }

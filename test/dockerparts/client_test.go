@@ -3,7 +3,6 @@ package dockerparts
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net/http"
 	"strconv"
@@ -13,37 +12,17 @@ import (
 	"k8s.io/cri-streaming/pkg/streaming/portforward"
 	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
 	"k8s.io/streaming/pkg/httpstream"
-	"k8s.io/streaming/pkg/httpstream/spdy"
+
+	"github.com/crimux/crimux/test/stream"
 )
 
 // dial connects to a streaming URL as the kubelet does, with SPDY.
 func dial(t *testing.T, url, protocol string) httpstream.Connection {
 	t.Helper()
-	c, err := tryDial(url, protocol)
+	c, err := stream.Dial(url, protocol)
 	check(t, err)
 	t.Cleanup(func() { _ = c.Close() })
 	return c
-}
-
-func tryDial(url, protocol string) (httpstream.Connection, error) {
-	rt, err := spdy.NewRoundTripper(nil)
-	if err != nil {
-		return nil, err
-	}
-	req, err := http.NewRequest(http.MethodPost, url, nil)
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set(httpstream.HeaderProtocolVersion, protocol)
-	resp, err := rt.RoundTrip(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusSwitchingProtocols {
-		return nil, fmt.Errorf("status %d", resp.StatusCode)
-	}
-	return rt.NewConnection(resp)
 }
 
 // session is the client's side of an exec or attach.
@@ -56,25 +35,25 @@ type session struct {
 func open(t *testing.T, url string, o remotecommand.Options) *session {
 	t.Helper()
 	s := &session{conn: dial(t, url, remotecommand.StreamProtocolV4Name)}
-	stream := func(kind string) httpstream.Stream {
+	open := func(kind string) httpstream.Stream {
 		h := http.Header{}
 		h.Set(remotecommand.StreamType, kind)
 		st, err := s.conn.CreateStream(h)
 		check(t, err)
 		return st
 	}
-	s.failed = stream(remotecommand.StreamTypeError)
+	s.failed = open(remotecommand.StreamTypeError)
 	if o.Stdin {
-		s.stdin = stream(remotecommand.StreamTypeStdin)
+		s.stdin = open(remotecommand.StreamTypeStdin)
 	}
 	if o.Stdout {
-		s.stdout = stream(remotecommand.StreamTypeStdout)
+		s.stdout = open(remotecommand.StreamTypeStdout)
 	}
 	if o.Stderr {
-		s.stderr = stream(remotecommand.StreamTypeStderr)
+		s.stderr = open(remotecommand.StreamTypeStderr)
 	}
 	if o.TTY {
-		s.resize = stream(remotecommand.StreamTypeResize)
+		s.resize = open(remotecommand.StreamTypeResize)
 	}
 	return s
 }

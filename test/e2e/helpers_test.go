@@ -1,8 +1,6 @@
 package e2e
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -18,18 +16,6 @@ import (
 
 	"github.com/crimux/crimux/test/node"
 )
-
-func removeAll(ctx context.Context, n *node.Node) error {
-	list, err := n.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{})
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, sb := range list.Items {
-		errs = append(errs, n.RemovePod(ctx, sb.Id))
-	}
-	return errors.Join(errs...)
-}
 
 // runWeb runs a pod that answers HTTP.
 func runWeb(t *testing.T, n *node.Node, handler, name string) *node.Pod {

@@ -106,7 +106,7 @@ func leavesNothing(t *testing.T, l *lab.Lab, n *node.Node, before lab.Footprint)
 			return
 		}
 	}
-	if err := removeAll(ctx, n); err != nil {
+	if err := n.RemovePods(ctx); err != nil {
 		t.Error(err)
 	}
 	holdsNothing(ctx, t, n)

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 
@@ -93,4 +94,17 @@ func (n *Node) RemovePod(ctx context.Context, sandbox string) error {
 		return fmt.Errorf("remove sandbox %s: %w", sandbox, err)
 	}
 	return nil
+}
+
+// RemovePods removes every pod there is.
+func (n *Node) RemovePods(ctx context.Context) error {
+	list, err := n.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{})
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, sb := range list.Items {
+		errs = append(errs, n.RemovePod(ctx, sb.Id))
+	}
+	return errors.Join(errs...)
 }
