@@ -134,7 +134,8 @@ func (s *Server) imageHandlerIn(req wire.Message, place imagePlace, path ...prot
 // imageStatus answers for the runtime of the pod that the request is about.
 // When nothing tells which, a request with annotations, which comes before a
 // pull, is answered by the default; the kubelet's bare look-up of an image's
-// user is answered from whichever runtime has the image.
+// user, which comes when the pod's sandbox is there, is answered from
+// whichever runtime with a sandbox has the image.
 func (s *Server) imageStatus(ctx context.Context, m *method, frame *backends.Frame) (backends.Answer, error) {
 	req := wire.Message(frame.Bytes())
 	spec := req.Msg(1)
@@ -153,7 +154,7 @@ func (s *Server) imageStatus(ctx context.Context, m *method, frame *backends.Fra
 		}
 		return a, err
 	}
-	parts := ask(ctx, s.defaultFirst(), m.full, frame)
+	parts := ask(ctx, s.withSandboxes(), m.full, frame)
 	for _, p := range parts {
 		if p.err == nil && wire.Message(p.ans.Body.Bytes()).Has(1) {
 			return p.ans, nil
@@ -172,6 +173,22 @@ func imageAnswerHandler(front string) func(wire.Message) wire.Message {
 		}
 		return m.With(front, path...)
 	}
+}
+
+// withSandboxes returns the default and the members that have sandboxes. Those
+// that have none are not asked: a client that pulls what is not there, and
+// whose pull goes to the default, must not be told of an image elsewhere.
+func (s *Server) withSandboxes() []*backends.Member {
+	all := s.defaultFirst()
+	some := all[:1]
+	s.log.View(func(st *store.State) {
+		for _, m := range all[1:] {
+			if n, _ := stillThere(st, m.Name()); n > 0 {
+				some = append(some, m)
+			}
+		}
+	})
+	return some
 }
 
 // defaultFirst returns all members, the default at the head.

@@ -68,3 +68,24 @@ func TestStreamedListsOverUnaryOnes(t *testing.T) {
 		t.Errorf("streamed %v, want %s and %s", ids, a, b)
 	}
 }
+
+// TestABareLookUp: without a pod on it, a runtime's images are not what a
+// client that pulls to the default is told of.
+func TestABareLookUp(t *testing.T) {
+	n := newNode(t)
+	n.b.edit(func() { n.b.images["i"] = &runtimeapi.Image{Id: "sha256:i"} })
+	look := func() *runtimeapi.Image {
+		r, err := n.images.ImageStatus(t.Context(), &runtimeapi.ImageStatusRequest{Image: &runtimeapi.ImageSpec{Image: "i"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.Image
+	}
+	if img := look(); img != nil {
+		t.Errorf("an image on a runtime without pods is there: %v", img)
+	}
+	n.run(t, "web", "front-b")
+	if look() == nil {
+		t.Error("an image on the runtime of a pod is not there")
+	}
+}

@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/crimux/crimux/backends"
@@ -62,6 +63,14 @@ func TestNodeWideCalls(t *testing.T) {
 	if _, err := n.UpdateRuntimeConfig(t.Context(), cidr); err != nil || n.a.called("UpdateRuntimeConfig") != 1 || n.b.called("UpdateRuntimeConfig") != 1 {
 		t.Errorf("UpdateRuntimeConfig reached a %d and b %d times: %v", n.a.called("UpdateRuntimeConfig"), n.b.called("UpdateRuntimeConfig"), err)
 	}
+	n.a.setBefore(func(_ context.Context, method string, _ any) error {
+		if method == "RuntimeConfig" {
+			return status.Error(codes.Unimplemented, "a is old")
+		}
+		return nil
+	})
+	_, err = n.RuntimeConfig(t.Context(), &runtimeapi.RuntimeConfigRequest{})
+	wantCode(t, err, codes.Unimplemented, "a is old")
 	n.a.stop()
 	eventually(t, "another backend's runtime config is used while the default is away", func() bool {
 		r, err := n.RuntimeConfig(t.Context(), &runtimeapi.RuntimeConfigRequest{})

@@ -206,13 +206,15 @@ func mergeInfo(list []backendStatus) map[string]string {
 	return out
 }
 
-// runtimeConfig is that of the default backend, or of another one as long as
-// that one does not answer: a node has one cgroup driver.
+// runtimeConfig is that of the default backend, in its own words if it does
+// not have the call, which tells the kubelet to go by its own setting; of
+// another one as long as that one does not answer. A node has one cgroup
+// driver.
 func (s *Server) runtimeConfig(ctx context.Context, m *method, frame *backends.Frame) (backends.Answer, error) {
 	parts := ask(ctx, s.defaultFirst(), m.full, frame)
 	for _, p := range parts {
-		if p.err == nil {
-			return p.ans, nil
+		if p.err == nil || !absent(p.err) {
+			return p.ans, p.err
 		}
 	}
 	return parts[0].ans, parts[0].err
