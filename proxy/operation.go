@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/crimux/crimux/backends"
 	"github.com/crimux/crimux/proxy/wire"
@@ -116,7 +117,8 @@ const outcomeRetry = 500 * time.Millisecond
 // and the caller is told to ask again, which then finds the effect.
 func (s *Server) close(ctx context.Context, c *call, out *eventpb.Event) error {
 	for {
-		_, err := s.log.Append(out).Wait(context.WithoutCancel(ctx))
+		// The log keeps what it is given: each attempt is a copy.
+		_, err := s.log.Append(proto.CloneOf(out)).Wait(context.WithoutCancel(ctx))
 		if err == nil || c.method.undoes {
 			return nil
 		}
@@ -148,7 +150,7 @@ func (l *late) flush(log *store.Log) {
 	l.events = nil
 	l.mu.Unlock()
 	for _, e := range events {
-		if _, err := log.Append(e).Wait(context.Background()); err != nil {
+		if _, err := log.Append(proto.CloneOf(e)).Wait(context.Background()); err != nil {
 			l.add(e)
 		}
 	}
@@ -164,7 +166,7 @@ func outcome(c *call, a backends.Answer, err error, took time.Duration) *eventpb
 		return o
 	}
 	if returnsID(c.method) {
-		o.Id = wire.Message(a.Body.Bytes()).String(idField)
+		o.Id = valid(wire.Message(a.Body.Bytes()).String(idField))
 	}
 	return o
 }

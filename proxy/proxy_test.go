@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +14,8 @@ import (
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/crimux/crimux/backends"
+	"github.com/crimux/crimux/proxy/wire"
 	"github.com/crimux/crimux/store"
 	"github.com/crimux/crimux/store/eventpb"
 )
@@ -245,3 +248,35 @@ func TestUnknownMethodsAndFieldsPass(t *testing.T) {
 // file as it is: what a kill -9 at that moment leaves.
 
 // TestSecretsAreNotRecorded looks for what must not be there in the file.
+
+// TestNamesMustBeText: what could not be recorded is refused for what it is,
+// not as a failure of the log.
+func TestNamesMustBeText(t *testing.T) {
+	meta := wire.AppendItem(wire.AppendItem(wire.AppendItem(nil, 1, []byte("n")), 2, []byte("\xff")), 3, []byte("ns"))
+	req := wire.AppendItem(nil, 1, wire.AppendItem(nil, 1, meta))
+	_, err := podKey(methods[runtimeapi.RuntimeService_RunPodSandbox_FullMethodName], req, 1)
+	wantCode(t, err, codes.InvalidArgument, "config.metadata.uid is not UTF-8")
+}
+
+// FuzzRequests: no bytes of a request, as any method's, stop the front.
+func FuzzRequests(f *testing.F) {
+	n := newNode(f)
+	names := slices.Sorted(maps.Keys(methods))
+	for i := range names {
+		f.Add(uint8(i), []byte(nil))
+		f.Add(uint8(i), []byte(wire.AppendItem(nil, 1, []byte("id"))))
+		f.Add(uint8(i), []byte(wire.AppendItem(nil, 1, wire.AppendItem(nil, 1, wire.AppendItem(nil, 1, []byte("n"))))))
+	}
+	f.Fuzz(func(t *testing.T, i uint8, b []byte) {
+		m := methods[names[int(i)%len(names)]]
+		if m.streams {
+			return
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		_, err := n.server.unary(ctx, m, backends.NewFrame(b))
+		if c := status.Code(err); c == codes.DeadlineExceeded || c == codes.ResourceExhausted {
+			t.Errorf("%s with %x: %v", m.name, b, err)
+		}
+	})
+}

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"unicode/utf8"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -78,6 +79,9 @@ func podKey(m *method, req wire.Message, config protowire.Number) (*eventpb.PodK
 	for _, f := range []struct{ name, value string }{{"name", pod.Name}, {"uid", pod.Uid}, {"namespace", pod.Namespace}} {
 		if f.value == "" {
 			return nil, status.Errorf(codes.InvalidArgument, "%s: config.metadata.%s is empty", m.name, f.name)
+		}
+		if !utf8.ValidString(f.value) {
+			return nil, status.Errorf(codes.InvalidArgument, "%s: config.metadata.%s is not UTF-8: %q", m.name, f.name, f.value)
 		}
 	}
 	return pod, nil
