@@ -45,9 +45,6 @@ func (s *Server) observe(ctx context.Context, m *backends.Member, cause string) 
 	if len(o.Sandboxes)+len(o.Containers)+len(o.GoneSandboxes)+len(o.GoneContainers) == 0 {
 		return nil
 	}
-	for _, id := range o.GoneContainers {
-		s.appendProbe(s.probes.end(id))
-	}
 	return s.remember(ctx, o, m.Name())
 }
 

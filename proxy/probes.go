@@ -54,36 +54,34 @@ func (p *probes) count(backend string, r *eventpb.Probed) *probeRun {
 	return last
 }
 
-// end takes out the run of a container that is no more.
-func (p *probes) end(containerID string) *probeRun {
+// take takes out the runs of the containers that which names.
+func (p *probes) take(which func(containerID string) bool) []*probeRun {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	run := p.runs[containerID]
-	delete(p.runs, containerID)
-	return run
-}
-
-// take takes out all runs.
-func (p *probes) take() []*probeRun {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	var all []*probeRun
-	for _, r := range p.runs {
-		all = append(all, r)
+	var taken []*probeRun
+	for id, r := range p.runs {
+		if which(id) {
+			taken = append(taken, r)
+			delete(p.runs, id)
+		}
 	}
-	p.runs = nil
-	return all
+	return taken
 }
 
 func (s *Server) appendProbe(r *probeRun) {
-	if r != nil {
-		s.log.Append(&eventpb.Event{Backend: r.backend, Kind: &eventpb.Event_Probed{Probed: r.probed}})
-	}
+	s.log.Append(&eventpb.Event{Backend: r.backend, Kind: &eventpb.Event_Probed{Probed: r.probed}})
 }
 
 // flushProbes writes every run as it stands.
 func (s *Server) flushProbes() {
-	for _, r := range s.probes.take() {
+	for _, r := range s.probes.take(func(string) bool { return true }) {
+		s.appendProbe(r)
+	}
+}
+
+// endProbes writes the runs of containers that are no more.
+func (s *Server) endProbes() {
+	for _, r := range s.probes.take(func(id string) bool { return s.knownContainer(id) == nil }) {
 		s.appendProbe(r)
 	}
 }

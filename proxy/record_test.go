@@ -126,3 +126,30 @@ func TestSecretsAreNotRecorded(t *testing.T) {
 		t.Errorf("the file has %q", file[at-1:min(at+30, len(file))])
 	}
 }
+
+// TestProbesEndWithTheirContainer: a run of results does not outlive what was
+// probed, in memory or unwritten.
+func TestProbesEndWithTheirContainer(t *testing.T) {
+	n := newNode(t)
+	sb := n.run(t, "web", "front-b")
+	c := n.create(t, sb, "c")
+	for range 3 {
+		if _, err := n.ExecSync(t.Context(), &runtimeapi.ExecSyncRequest{ContainerId: c, Cmd: []string{"ok"}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := n.RemovePodSandbox(t.Context(), &runtimeapi.RemovePodSandboxRequest{PodSandboxId: sb}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the run is written", func() bool {
+		for _, e := range n.events(t) {
+			if p := e.GetProbed(); p != nil {
+				return p.Count == 3 && p.ContainerId == c
+			}
+		}
+		return false
+	})
+	if left := n.server.probes.take(func(string) bool { return true }); len(left) != 0 {
+		t.Errorf("%d runs are kept", len(left))
+	}
+}

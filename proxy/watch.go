@@ -52,6 +52,7 @@ type watcher struct {
 
 func (w *watcher) step(ctx context.Context) {
 	w.s.late.flush(w.s.log)
+	w.s.endProbes()
 	if !w.m.Health().Up {
 		w.cause = "reconnect"
 		return
