@@ -85,10 +85,14 @@ func configPath(c *cobra.Command) string {
 
 // noArguments refuses arguments and names the first.
 func noArguments(c *cobra.Command, args []string) error {
-	if len(args) > 0 {
+	switch {
+	case len(args) == 0:
+		return nil
+	case c.HasParent():
 		return usageError{fmt.Errorf("%s: unknown argument or command %q", c.CommandPath(), args[0])}
+	default:
+		return usageError{fmt.Errorf("unknown command %q", args[0])}
 	}
-	return nil
 }
 
 // buildVersion is the stamped version, or for a build without a stamp the
