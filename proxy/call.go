@@ -93,7 +93,7 @@ func read(ctx context.Context, m *backends.Member, full string, frame *backends.
 func rewritten(f *backends.Frame, fn func(wire.Message) wire.Message) *backends.Frame {
 	before := f.Bytes()
 	after := fn(before)
-	if len(after) == len(before) && (len(after) == 0 || &after[0] == &before[0]) {
+	if same(after, before) {
 		return f
 	}
 	return backends.NewFrame(after)

@@ -68,8 +68,7 @@ func (s *Server) member(name string) (*backends.Member, error) {
 // lookUpSandbox asks the backends for a sandbox that the state does not know,
 // one that is older than crimux, and remembers what it finds.
 func (s *Server) lookUpSandbox(ctx context.Context, id string) (*eventpb.Sandbox, error) {
-	filter := wire.AppendItem(nil, 1, wire.AppendItem(nil, 1, []byte(id)))
-	found, err := s.askAll(ctx, runtimeapi.RuntimeService_ListPodSandbox_FullMethodName, filter)
+	found, err := s.askAll(ctx, runtimeapi.RuntimeService_ListPodSandbox_FullMethodName, id)
 	if err != nil || found == nil {
 		return nil, err
 	}
@@ -83,8 +82,7 @@ func (s *Server) lookUpSandbox(ctx context.Context, id string) (*eventpb.Sandbox
 // lookUpContainer is lookUpSandbox for a container. Its sandbox is looked up
 // as well, since a record without one could not be listed.
 func (s *Server) lookUpContainer(ctx context.Context, id string) (*eventpb.Container, error) {
-	filter := wire.AppendItem(nil, 1, wire.AppendItem(nil, 1, []byte(id)))
-	found, err := s.askAll(ctx, runtimeapi.RuntimeService_ListContainers_FullMethodName, filter)
+	found, err := s.askAll(ctx, runtimeapi.RuntimeService_ListContainers_FullMethodName, id)
 	if err != nil || found == nil {
 		return nil, err
 	}
@@ -115,10 +113,11 @@ type found struct {
 	item    wire.Message
 }
 
-// askAll sends a list with a filter to every backend and returns the first
+// askAll sends a list of what has the id to every backend and returns the first
 // item found, nil where all agree that there is none. As long as a backend
 // cannot be asked, none may be said not to have it.
-func (s *Server) askAll(ctx context.Context, full string, filter []byte) (*found, error) {
+func (s *Server) askAll(ctx context.Context, full, id string) (*found, error) {
+	filter := wire.AppendItem(nil, 1, byID(id))
 	members := s.set.All()
 	hits := make([]*found, len(members))
 	errs := make([]error, len(members))
@@ -153,6 +152,10 @@ func askOne(ctx context.Context, m *backends.Member, full string, filter []byte)
 	return hit, nil
 }
 
+// byID is a message whose field 1 is the id: the request and the answer of
+// most calls about one object, and the filter of a list.
+func byID(id string) []byte { return wire.AppendItem(nil, idField, []byte(id)) }
+
 // earlierSandbox answers an identical RunPodSandbox whose first call took
 // effect: the sandbox is known under its key, and its backend says that it is
 // ready. This is what makes the retry after a lost answer safe.
@@ -162,7 +165,7 @@ func (s *Server) earlierSandbox(ctx context.Context, key *eventpb.PodKey) (backe
 	if sb == nil || s.set.Get(sb.GetBackend()) == nil {
 		return backends.Answer{}, false
 	}
-	id := wire.AppendItem(nil, idField, []byte(sb.GetId()))
+	id := byID(sb.GetId())
 	a, err := read(ctx, s.set.Get(sb.GetBackend()), runtimeapi.RuntimeService_PodSandboxStatus_FullMethodName, backends.NewFrame(id))
 	if err != nil {
 		return backends.Answer{}, false
@@ -181,7 +184,7 @@ func (s *Server) earlierContainer(ctx context.Context, c *call) (backends.Answer
 	if ctr == nil {
 		return backends.Answer{}, false
 	}
-	id := wire.AppendItem(nil, idField, []byte(ctr.GetId()))
+	id := byID(ctr.GetId())
 	a, err := read(ctx, c.target, runtimeapi.RuntimeService_ContainerStatus_FullMethodName, backends.NewFrame(id))
 	if err != nil {
 		return backends.Answer{}, false

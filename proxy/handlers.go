@@ -15,25 +15,29 @@ import (
 // one backend handler. Sandboxes that crimux did not place keep what their
 // backend says.
 
-// handlerIn sets the handler at path, where there is one, to what the backend
-// of sb was told.
-func handlerIn(req wire.Message, sb *eventpb.Sandbox, path ...protowire.Number) wire.Message {
-	if field(req, path) == "" {
+// handlerIn sets the handler at path, where the request has one, to what the
+// backend is told.
+func handlerIn(req wire.Message, backendHandler string, path ...protowire.Number) wire.Message {
+	if req.At(path...) == "" {
 		return req
 	}
-	return req.With(sb.GetRoute().GetBackendHandler(), path...)
+	return req.With(backendHandler, path...)
 }
 
 // handlerOut returns the rewrite of an answer about sb whose handler is at
-// path. The handler of an image, a longer path, is only replaced where the
-// backend gave one.
-func (s *Server) handlerOut(sb *eventpb.Sandbox, path ...protowire.Number) func(wire.Message) wire.Message {
+// path, nil where it is not ours to change.
+func handlerOut(sb *eventpb.Sandbox, path ...protowire.Number) func(wire.Message) wire.Message {
 	if !placed(sb) {
 		return nil
 	}
-	front := sb.GetRoute().GetHandler()
+	return withFront(sb.GetRoute().GetHandler(), path...)
+}
+
+// withFront returns the rewrite that sets the handler at path to the front
+// one. That of an image is only replaced where the backend gave one.
+func withFront(front string, path ...protowire.Number) func(wire.Message) wire.Message {
 	return func(m wire.Message) wire.Message {
-		if path[len(path)-1] == imageHandler && field(m, path) == "" {
+		if path[len(path)-1] == imageHandler && m.At(path...) == "" {
 			return m
 		}
 		return m.With(front, path...)
@@ -46,21 +50,11 @@ const imageHandler protowire.Number = 19
 // placed tells whether crimux decided where sb goes.
 func placed(sb *eventpb.Sandbox) bool { return sb.GetOp() != "" }
 
-func field(m wire.Message, path []protowire.Number) string {
-	for _, num := range path[:len(path)-1] {
-		m = m.Msg(num)
-	}
-	return m.String(path[len(path)-1])
-}
-
 // sandboxItem rewrites one PodSandbox of a list.
 func (s *Server) sandboxItem(st *store.State, item wire.Message) wire.Message {
 	sb := st.Sandbox(item.String(1))
 	if sb == nil {
-		meta := item.Msg(2)
-		return s.unlessHalfMade(st, item, podID(&eventpb.PodKey{
-			Name: meta.String(1), Uid: meta.String(2), Namespace: meta.String(3), Attempt: uint32(meta.Uint(4)),
-		}))
+		return s.unlessHalfMade(st, item, podID(keyOf(item.Msg(2))))
 	}
 	if !placed(sb) {
 		return item

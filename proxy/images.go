@@ -5,11 +5,9 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/encoding/protowire"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/crimux/crimux/backends"
-	"github.com/crimux/crimux/policy"
 	"github.com/crimux/crimux/proxy/wire"
 	"github.com/crimux/crimux/store"
 	"github.com/crimux/crimux/store/eventpb"
@@ -100,12 +98,12 @@ func (s *Server) pull(ctx context.Context, m *method, frame *backends.Frame) (ba
 	}
 	c := &call{
 		method: m,
-		frame:  replaced(frame, s.imageHandlerIn(req, place, 1, imageHandler)),
+		frame:  replaced(frame, handlerIn(req, place.backendHandler, 1, imageHandler)),
 		target: place.target,
 		intent: &eventpb.Intent{Method: m.name, Image: valid(req.Msg(1).String(1))},
 	}
 	if meta := req.Msg(3).Msg(1); meta != nil {
-		c.intent.Pod = &eventpb.PodKey{Name: valid(meta.String(1)), Uid: valid(meta.String(2)), Namespace: valid(meta.String(3)), Attempt: uint32(meta.Uint(4))}
+		c.intent.Pod = keyOf(meta)
 	}
 	return s.send(ctx, c)
 }
@@ -113,22 +111,12 @@ func (s *Server) pull(ctx context.Context, m *method, frame *backends.Frame) (ba
 // futurePlace is where the policy would put the pod of a sandbox config that
 // has no handler and is not known: the default for a request without one.
 func (s *Server) futurePlace(sandboxConfig wire.Message) imagePlace {
-	meta := sandboxConfig.Msg(1)
-	if uid := meta.String(2); uid != "" {
-		pod := &eventpb.PodKey{Name: meta.String(1), Uid: uid, Namespace: meta.String(3)}
+	if pod := keyOf(sandboxConfig.Msg(1)); pod.Uid != "" {
 		if r, err := s.decide(pod, ""); err == nil && s.set.Get(r.Backend) != nil {
 			return imagePlace{s.set.Get(r.Backend), r.BackendHandler}
 		}
 	}
 	return imagePlace{target: s.defaultBackend()}
-}
-
-// imageHandlerIn sets the handler of an image, where the request has one.
-func (s *Server) imageHandlerIn(req wire.Message, place imagePlace, path ...protowire.Number) wire.Message {
-	if field(req, path) == "" {
-		return req
-	}
-	return req.With(place.backendHandler, path...)
 }
 
 // imageStatus answers for the runtime of the pod that the request is about.
@@ -148,9 +136,9 @@ func (s *Server) imageStatus(ctx context.Context, m *method, frame *backends.Fra
 	}
 	if place.target != nil {
 		front := spec.String(imageHandler)
-		a, err := read(ctx, place.target, m.full, replaced(frame, s.imageHandlerIn(req, place, 1, imageHandler)))
+		a, err := read(ctx, place.target, m.full, replaced(frame, handlerIn(req, place.backendHandler, 1, imageHandler)))
 		if err == nil && front != "" {
-			a.Body = rewritten(a.Body, imageAnswerHandler(front))
+			a.Body = rewritten(a.Body, withFront(front, 1, 7, imageHandler))
 		}
 		return a, err
 	}
@@ -161,18 +149,6 @@ func (s *Server) imageStatus(ctx context.Context, m *method, frame *backends.Fra
 		}
 	}
 	return parts[0].ans, parts[0].err
-}
-
-// imageAnswerHandler gives an answer's Image.spec the front handler, where
-// the backend gave one of its own.
-func imageAnswerHandler(front string) func(wire.Message) wire.Message {
-	return func(m wire.Message) wire.Message {
-		path := []protowire.Number{1, 7, imageHandler}
-		if field(m, path) == "" {
-			return m
-		}
-		return m.With(front, path...)
-	}
 }
 
 // withSandboxes returns the default and the members that have sandboxes. Those
@@ -213,7 +189,7 @@ func (s *Server) removeImage(ctx context.Context, m *method, frame *backends.Fra
 		if err != nil {
 			return backends.Answer{}, err
 		}
-		return s.send(ctx, s.removeCall(m, replaced(frame, s.imageHandlerIn(req, place, 1, imageHandler)), place.target))
+		return s.send(ctx, s.removeCall(m, replaced(frame, handlerIn(req, place.backendHandler, 1, imageHandler)), place.target))
 	}
 	members := s.defaultFirst()
 	if len(members) == 1 {
@@ -243,5 +219,3 @@ func (s *Server) removeCall(m *method, frame *backends.Frame, target *backends.M
 func statusRequest(req wire.Message) *backends.Frame {
 	return backends.NewFrame(wire.AppendItem(nil, 1, req.Msg(1)))
 }
-
-var _ policy.View = view{}

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"slices"
 
 	"google.golang.org/grpc/codes"
@@ -60,13 +61,7 @@ func mergeFsInfo(frames []*backends.Frame) (*backends.Frame, error) {
 		merged.ContainerFilesystems = append(merged.ContainerFilesystems, one.ContainerFilesystems...)
 	}
 	fuller := func(a, b *runtimeapi.FilesystemUsage) int {
-		switch x, y := a.GetUsedBytes().GetValue(), b.GetUsedBytes().GetValue(); {
-		case x > y:
-			return -1
-		case x < y:
-			return 1
-		}
-		return 0
+		return cmp.Compare(b.GetUsedBytes().GetValue(), a.GetUsedBytes().GetValue())
 	}
 	slices.SortStableFunc(merged.ImageFilesystems, fuller)
 	slices.SortStableFunc(merged.ContainerFilesystems, fuller)

@@ -180,8 +180,7 @@ func (s *Server) askExits(ctx context.Context, m *backends.Member, o *eventpb.Ob
 		if c.GetState() != eventpb.ContainerState_CONTAINER_STATE_EXITED {
 			return true
 		}
-		id := wire.AppendItem(nil, idField, []byte(c.GetId()))
-		a, err := read(ctx, m, runtimeapi.RuntimeService_ContainerStatus_FullMethodName, backends.NewFrame(id))
+		a, err := read(ctx, m, runtimeapi.RuntimeService_ContainerStatus_FullMethodName, backends.NewFrame(byID(c.GetId())))
 		if err != nil {
 			return s.knownContainer(c.GetId()) == nil
 		}

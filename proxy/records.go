@@ -9,18 +9,22 @@ import (
 
 // sandboxRecord is what the log keeps of a PodSandbox that a backend lists.
 func (s *Server) sandboxRecord(backend string, item wire.Message) *eventpb.Sandbox {
-	meta := item.Msg(2)
 	return &eventpb.Sandbox{
-		Id:      valid(item.String(1)),
-		Backend: backend,
-		Pod: &eventpb.PodKey{
-			Name: valid(meta.String(1)), Uid: valid(meta.String(2)), Namespace: valid(meta.String(3)), Attempt: uint32(meta.Uint(4)),
-		},
+		Id:          valid(item.String(1)),
+		Backend:     backend,
+		Pod:         keyOf(item.Msg(2)),
 		State:       sandboxState(item.Int(3)),
 		CreatedAt:   item.Int(4),
 		Labels:      text(item.Map(5)),
 		Annotations: s.annotations(item.Map(6)),
 		Route:       &eventpb.Route{Handler: valid(item.String(7)), Backend: backend, BackendHandler: valid(item.String(7))},
+	}
+}
+
+// keyOf is a PodSandboxMetadata as the log has it.
+func keyOf(meta wire.Message) *eventpb.PodKey {
+	return &eventpb.PodKey{
+		Name: valid(meta.String(1)), Uid: valid(meta.String(2)), Namespace: valid(meta.String(3)), Attempt: uint32(meta.Uint(4)),
 	}
 }
 

@@ -75,8 +75,7 @@ func podKey(m *method, req wire.Message, config protowire.Number) (*eventpb.PodK
 		return nil, status.Errorf(codes.InvalidArgument, "%s: config.metadata is missing", m.name)
 	}
 	meta := req.Msg(config).Msg(1)
-	pod := &eventpb.PodKey{Name: meta.String(1), Uid: meta.String(2), Namespace: meta.String(3), Attempt: uint32(meta.Uint(4))}
-	for _, f := range []struct{ name, value string }{{"name", pod.Name}, {"uid", pod.Uid}, {"namespace", pod.Namespace}} {
+	for _, f := range []struct{ name, value string }{{"name", meta.String(1)}, {"uid", meta.String(2)}, {"namespace", meta.String(3)}} {
 		if f.value == "" {
 			return nil, status.Errorf(codes.InvalidArgument, "%s: config.metadata.%s is empty", m.name, f.name)
 		}
@@ -84,7 +83,7 @@ func podKey(m *method, req wire.Message, config protowire.Number) (*eventpb.PodK
 			return nil, status.Errorf(codes.InvalidArgument, "%s: config.metadata.%s is not UTF-8: %q", m.name, f.name, f.value)
 		}
 	}
-	return pod, nil
+	return keyOf(meta), nil
 }
 
 // decide asks the policy about a new sandbox.
@@ -121,7 +120,7 @@ func (s *Server) routeSandbox(ctx context.Context, m *method, frame *backends.Fr
 	case runtimeapi.RuntimeService_CreateContainer_FullMethodName:
 		return s.routeCreate(c, req, sb)
 	case runtimeapi.RuntimeService_PodSandboxStatus_FullMethodName:
-		c.rewrite = s.handlerOut(sb, 1, 9)
+		c.rewrite = handlerOut(sb, 1, 9)
 	}
 	return c, nil
 }
@@ -148,7 +147,7 @@ func (s *Server) routeCreate(c *call, req wire.Message, sb *eventpb.Sandbox) (*c
 	}
 	s.containerIntent(c.intent, config)
 	c.key = joinKey(c.method.name, c.intent.SandboxId, c.intent.ContainerName, "", c.intent.ContainerAttempt)
-	c.frame = replaced(c.frame, handlerIn(req, sb, 2, 2, 19))
+	c.frame = replaced(c.frame, handlerIn(req, sb.GetRoute().GetBackendHandler(), 2, 2, imageHandler))
 	c.earlier = func(ctx context.Context) (backends.Answer, bool) { return s.earlierContainer(ctx, c) }
 	return c, nil
 }
@@ -169,7 +168,7 @@ func (s *Server) routeContainer(ctx context.Context, m *method, frame *backends.
 	case runtimeapi.RuntimeService_StopContainer_FullMethodName:
 		c.intent.Grace = req.Int(2)
 	case runtimeapi.RuntimeService_ContainerStatus_FullMethodName:
-		c.rewrite = s.handlerOut(sb, 1, 8, 19)
+		c.rewrite = handlerOut(sb, 1, 8, imageHandler)
 	}
 	return c, nil
 }
@@ -184,6 +183,8 @@ func replaced(frame *backends.Frame, msg wire.Message) *backends.Frame {
 
 // view shows the state to the policy.
 type view struct{ st *store.State }
+
+var _ policy.View = view{}
 
 func (v view) Epoch() uint64 { return v.st.Epoch() }
 

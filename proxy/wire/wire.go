@@ -155,7 +155,7 @@ func (m Message) Map(num protowire.Number) map[string]string {
 // made, unless value is "". Every other field keeps its bytes. The result
 // aliases m where nothing changed.
 func (m Message) With(value string, path ...protowire.Number) Message {
-	if m.at(path) == value {
+	if m.At(path...) == value {
 		return m
 	}
 	num := path[0]
@@ -179,8 +179,9 @@ func (m Message) With(value string, path ...protowire.Number) Message {
 	return protowire.AppendBytes(out, content)
 }
 
-// at returns the string at path.
-func (m Message) at(path []protowire.Number) string {
+// At returns the string at path, "" where it or a sub-message on the way is
+// absent.
+func (m Message) At(path ...protowire.Number) string {
 	for _, num := range path[:len(path)-1] {
 		m = m.Msg(num)
 	}
