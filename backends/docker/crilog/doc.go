@@ -22,7 +22,6 @@
 // When something else than the kubelet renamed the target, under a name of
 // another form, and crimux is killed before the new one has a line, the log
 // begins anew with the oldest record that the Engine still has.
-// A target that is a symbolic link, as cri-dockerd leaves it, is refused: the
-// caller replaces it first, and the new file then begins with the oldest
-// record that the Engine still has.
+// A target that is a symbolic link, as cri-dockerd leaves it, is refused:
+// [Manager.Convert] puts a log in its place first.
 package crilog
