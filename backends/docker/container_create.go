@@ -49,7 +49,8 @@ func (s *server) CreateContainer(ctx context.Context, r *runtimeapi.CreateContai
 	}); err != nil {
 		return nil, s.undoCreate(ctx, op, err)
 	}
-	s.ops.set(op, opDone)
+	s.settled(ctx, id)
+	s.made(op, id)
 	return &runtimeapi.CreateContainerResponse{ContainerId: id}, nil
 }
 

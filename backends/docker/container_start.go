@@ -19,6 +19,7 @@ func (s *server) StartContainer(ctx context.Context, r *runtimeapi.StartContaine
 	switch f.criState() {
 	case runtimeapi.ContainerState_CONTAINER_CREATED:
 		if err := s.engine.ContainerStart(ctx, f.ID, container.StartOptions{}); err != nil {
+			s.settled(ctx, f.ID)
 			return nil, s.fail(err, "start container %s", f.ID)
 		}
 	case runtimeapi.ContainerState_CONTAINER_RUNNING:
@@ -29,6 +30,9 @@ func (s *server) StartContainer(ctx context.Context, r *runtimeapi.StartContaine
 	// The Engine names the log only now.
 	f, err = s.inspect(ctx, typeContainer, f.ID)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.applySettings(ctx, f); err != nil {
 		return nil, err
 	}
 	if err := s.logs.follow(ctx, f); err != nil {
@@ -67,7 +71,7 @@ func (s *server) RemoveContainer(ctx context.Context, r *runtimeapi.RemoveContai
 	if err != nil {
 		return nil, err
 	}
-	if err := s.remove(ctx, f.ID); err != nil {
+	if err := s.remove(ctx, f.ID, f.object); err != nil {
 		return nil, err
 	}
 	return &runtimeapi.RemoveContainerResponse{}, nil

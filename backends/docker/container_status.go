@@ -6,9 +6,6 @@ import (
 	"time"
 
 	"github.com/docker/docker/api/types/container"
-	"github.com/docker/docker/api/types/filters"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -24,7 +21,7 @@ const (
 
 // ContainerStatus implements the RuntimeService.
 func (s *server) ContainerStatus(ctx context.Context, r *runtimeapi.ContainerStatusRequest) (*runtimeapi.ContainerStatusResponse, error) {
-	f, err := s.lookUp(ctx, typeContainer, "container_id", r.GetContainerId())
+	f, err := s.seen(ctx, typeContainer, "container_id", r.GetContainerId())
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +47,7 @@ func (f *found) criStatus() *runtimeapi.ContainerStatus {
 		State: f.criState(), CreatedAt: f.createdAtNanos(),
 		Image: f.imageSpec(f.Config.Image), ImageRef: f.Image, ImageId: f.Image,
 		Labels: f.labels, Annotations: f.annotations, LogPath: f.logPath,
-		Mounts: criMounts(f.HostConfig.Mounts), Resources: f.resources(),
+		Mounts: criMounts(f.HostConfig), Resources: f.resources(),
 		StopSignal: stopSignal(f.Config.StopSignal),
 	}
 	started, finished := engineTime(f.State.StartedAt), engineTime(f.State.FinishedAt)
@@ -113,55 +110,28 @@ func (f *found) resources() *runtimeapi.ContainerResources {
 	}}
 }
 
-// ListContainers implements the RuntimeService: one call to the Engine, and
-// one more for each container that is neither running nor has run.
+// ListContainers implements the RuntimeService.
 func (s *server) ListContainers(ctx context.Context, r *runtimeapi.ListContainersRequest) (*runtimeapi.ListContainersResponse, error) {
-	filter := r.GetFilter()
-	var more []filters.KeyValuePair
-	if id := filter.GetPodSandboxId(); len(id) == containerIDLen {
-		more = append(more, filters.Arg("label", labelSandboxID+"="+id))
-	}
-	all, err := s.list(ctx, typeContainer, more...)
+	all, err := s.all(ctx, typeContainer)
 	if err != nil {
 		return nil, err
 	}
-	out := &runtimeapi.ListContainersResponse{}
-	for _, c := range all {
-		if !strings.HasPrefix(c.ID, filter.GetId()) || !strings.HasPrefix(c.sandboxID, filter.GetPodSandboxId()) ||
-			!matches(filter.GetLabelSelector(), c.labels) {
+	filter := r.GetFilter()
+	out := &runtimeapi.ListContainersResponse{Containers: make([]*runtimeapi.Container, 0, len(all))}
+	for _, f := range all {
+		if !strings.HasPrefix(f.ID, filter.GetId()) || !strings.HasPrefix(f.sandboxID, filter.GetPodSandboxId()) ||
+			!matches(filter.GetLabelSelector(), f.labels) {
 			continue
 		}
-		state, err := s.listedContainerState(ctx, c)
-		if status.Code(err) == codes.NotFound {
-			continue // removed meanwhile
-		}
-		if err != nil {
-			return nil, err
-		}
+		state := f.criState()
 		if want := filter.GetState(); want != nil && want.State != state {
 			continue
 		}
 		out.Containers = append(out.Containers, &runtimeapi.Container{
-			Id: c.ID, PodSandboxId: c.sandboxID, Metadata: &runtimeapi.ContainerMetadata{Name: c.container, Attempt: c.attempt},
-			Image: c.imageSpec(c.Image), ImageRef: c.ImageID, ImageId: c.ImageID, State: state, CreatedAt: c.createdAt(c.Created),
-			Labels: c.labels, Annotations: c.annotations,
+			Id: f.ID, PodSandboxId: f.sandboxID, Metadata: &runtimeapi.ContainerMetadata{Name: f.container, Attempt: f.attempt},
+			Image: f.imageSpec(f.Config.Image), ImageRef: f.Image, ImageId: f.Image, State: state, CreatedAt: f.createdAtNanos(),
+			Labels: f.labels, Annotations: f.annotations,
 		})
 	}
 	return out, nil
-}
-
-// listedContainerState is the same state as a status gives.
-func (s *server) listedContainerState(ctx context.Context, c listed) (runtimeapi.ContainerState, error) {
-	switch c.State {
-	case container.StateRunning, container.StatePaused, container.StateRestarting:
-		return runtimeapi.ContainerState_CONTAINER_RUNNING, nil
-	case container.StateCreated:
-		// Only an inspection tells a failed start from none.
-		f, err := s.inspect(ctx, typeContainer, c.ID)
-		if err != nil {
-			return 0, err
-		}
-		return f.criState(), nil
-	}
-	return runtimeapi.ContainerState_CONTAINER_EXITED, nil
 }

@@ -56,6 +56,7 @@ func TestContainerStatesAgree(t *testing.T) {
 		{"killed for memory", func() { c.State.OOMKilled = true }, runtimeapi.ContainerState_CONTAINER_EXITED, "OOMKilled"},
 	} {
 		s.change()
+		b.resync(t)
 		st, err := b.ContainerStatus(t.Context(), &runtimeapi.ContainerStatusRequest{ContainerId: r.ContainerId, Verbose: true})
 		if err != nil {
 			t.Fatal(err)

@@ -92,7 +92,10 @@ func safely(do func() error) (err error) {
 
 // Stream implements [backends.Backend]. The front answers the list streams
 // itself, over the unary lists.
-func (b *Backend) Stream(_ context.Context, method string) (backends.Stream, error) {
+func (b *Backend) Stream(ctx context.Context, method string) (backends.Stream, error) {
+	if method == runtimeapi.RuntimeService_GetContainerEvents_FullMethodName {
+		return b.srv.events.subscribe(ctx), nil
+	}
 	return nil, unimplemented(method)
 }
 

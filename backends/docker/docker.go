@@ -17,6 +17,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/crimux/crimux/backends"
+	"github.com/crimux/crimux/backends/docker/checkpoint"
 	"github.com/crimux/crimux/backends/docker/crilog"
 	"github.com/crimux/crimux/backends/docker/streaming"
 	"github.com/crimux/crimux/cni"
@@ -40,6 +41,13 @@ type Options struct {
 	// log, from which the log in CRI format is copied; empty is 50m and 5.
 	LogMaxSize  string
 	LogMaxFiles int
+	// CheckpointDirs are where cri-dockerd and dockershim keep the checkpoints
+	// of their sandboxes; those of ours are written to the first. Empty is their
+	// own default folders.
+	CheckpointDirs []string
+	// LayerInterval is how often a container's writable layer is measured at
+	// most; 0 is a minute.
+	LayerInterval time.Duration
 	// Logger is told what no caller could be: lost log records, panics. Nil
 	// is slog's default.
 	Logger *slog.Logger
@@ -132,14 +140,20 @@ func newServer(o Options, e engine, n networks, l logs, p namespaces) (*server, 
 	if err != nil {
 		return nil, fmt.Errorf("backend %s: %w", o.Name, err)
 	}
-	return &server{
+	kept, err := checkpoint.New(o.CheckpointDirs...)
+	if err != nil {
+		return nil, fmt.Errorf("backend %s: %w", o.Name, err)
+	}
+	s := &server{
 		endpoint: o.Endpoint,
 		engine:   e,
+		cache:    newCache(),
+		events:   newContainerEvents(),
 		api:      newNegotiation(e),
 		log:      o.Logger,
 		logs:     newContainerLogs(l),
 		memory:   newMemoryKills(),
-		pods:     newAttachments(n, p),
+		pods:     newAttachments(n, p, kept),
 		infra:    newInfraImage(o.PodInfraImage, e),
 		ops:      newOperations(),
 		locks:    newKeyLocks(),
@@ -148,7 +162,10 @@ func newServer(o Options, e engine, n networks, l logs, p namespaces) (*server, 
 			logs:     container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": o.LogMaxSize, "max-file": fmt.Sprint(o.LogMaxFiles)}},
 			readFile: readProfile,
 		},
-	}, nil
+	}
+	s.cache.changed = s.announce
+	s.stats = newNodeStats(s, o.LayerInterval)
+	return s, nil
 }
 
 // Name implements [backends.Backend].

@@ -54,7 +54,7 @@ func (s *server) PortForward(ctx context.Context, r *runtimeapi.PortForwardReque
 
 // runningContainer returns a container that something can be run in.
 func (s *server) runningContainer(ctx context.Context, id string) (*found, error) {
-	f, err := s.lookUp(ctx, typeContainer, "container_id", id)
+	f, err := s.seen(ctx, typeContainer, "container_id", id)
 	if err != nil {
 		return nil, err
 	}

@@ -87,6 +87,13 @@ func (e *fakeEngine) call(name string, effect func() error) error {
 	return e.after[name]
 }
 
+// fail has a call fail from now on; nil lets it be.
+func (b *bench) fail(name string, err error) {
+	b.engine.mu.Lock()
+	defer b.engine.mu.Unlock()
+	b.engine.before[name] = err
+}
+
 func (e *fakeEngine) get(id string) (*container.InspectResponse, error) {
 	for _, c := range e.containers {
 		if c.ID == id || c.Name == "/"+id {
@@ -222,9 +229,9 @@ func (e *fakeEngine) ContainerInspect(_ context.Context, id string) (r container
 		if err != nil {
 			return err
 		}
-		base, state := *c.ContainerJSONBase, *c.State
+		base, state, config := *c.ContainerJSONBase, *c.State, *c.Config
 		base.State = &state
-		r = container.InspectResponse{ContainerJSONBase: &base, Config: c.Config, NetworkSettings: c.NetworkSettings}
+		r = container.InspectResponse{ContainerJSONBase: &base, Config: &config, NetworkSettings: c.NetworkSettings}
 		return nil
 	})
 }
@@ -289,12 +296,13 @@ func (n *fakeNet) Cached(id string) (p *cni.Plan, r cni.Result, ok bool, err err
 // fakeLogs copies nothing.
 type fakeLogs struct{ *trace }
 
-func (l fakeLogs) Follow(crilog.File) error             { l.add("follow"); return nil }
-func (l fakeLogs) Drain(context.Context, string) error  { l.add("drain"); return nil }
-func (l fakeLogs) Reopen(context.Context, string) error { l.add("reopen"); return nil }
-func (l fakeLogs) Finish(context.Context, string) error { l.add("finish"); return nil }
-func (l fakeLogs) Forget(string)                        {}
-func (l fakeLogs) Close() error                         { return nil }
+func (l fakeLogs) Follow(crilog.File) error                   { l.add("follow"); return nil }
+func (l fakeLogs) Convert(context.Context, crilog.File) error { l.add("convert"); return nil }
+func (l fakeLogs) Drain(context.Context, string) error        { l.add("drain"); return nil }
+func (l fakeLogs) Reopen(context.Context, string) error       { l.add("reopen"); return nil }
+func (l fakeLogs) Finish(context.Context, string) error       { l.add("finish"); return nil }
+func (l fakeLogs) Forget(string)                              {}
+func (l fakeLogs) Close() error                               { return nil }
 
 // fakePins keeps nothing.
 type fakePins struct{ *trace }
@@ -338,7 +346,7 @@ func newBench(t testing.TB) *bench {
 	}
 	e.images["sha256:"+strings.Repeat("1", 64)] = nil
 	n := &fakeNet{networks: plans, trace: tr, fail: map[string]error{}, attached: map[string]*cni.Plan{}}
-	o, err := Options{Name: "docker", Endpoint: "unix:///run/none.sock", PodInfraImage: "pause", Logger: slog.New(slog.DiscardHandler)}.withDefaults()
+	o, err := Options{Name: "docker", Endpoint: "unix:///run/none.sock", PodInfraImage: "pause", CheckpointDirs: []string{dir + "/checkpoints"}, Logger: slog.New(slog.DiscardHandler)}.withDefaults()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -346,7 +354,19 @@ func newBench(t testing.TB) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &bench{server: s, backend: &Backend{name: o.Name, log: o.Logger, srv: s}, engine: e, net: n, trace: tr}
+	b := &bench{server: s, backend: &Backend{name: o.Name, log: o.Logger, srv: s}, engine: e, net: n, trace: tr}
+	b.resync(t)
+	return b
+}
+
+// resync has the cache read everything anew: somebody changed the Engine.
+func (b *bench) resync(t testing.TB) {
+	t.Helper()
+	err := b.sync(context.Background())
+	b.cache.attempted(err)
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // fakeJournal records steps and lets durability fail.

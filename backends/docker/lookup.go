@@ -8,10 +8,10 @@ import (
 
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
-	"github.com/docker/docker/api/types/filters"
 )
 
-// found is one of the pods' containers as the Engine shows it.
+// found is one of the pods' containers as the Engine showed it at a time. It
+// is shared, and never changed.
 type found struct {
 	container.InspectResponse
 	object
@@ -19,8 +19,41 @@ type found struct {
 	asked time.Time
 }
 
-// lookUp returns a sandbox or container by its id. Whatever else the Engine
-// has under that id or name is none of the kubelet's business: not found.
+// seen returns a sandbox or container by its id, or the beginning of it, as it
+// was last seen. Whatever else the Engine has under that id or name is none of
+// the kubelet's business: not found.
+func (s *server) seen(ctx context.Context, kind, field, id string) (*found, error) {
+	if id == "" {
+		return nil, invalid(field, "is required")
+	}
+	if err := s.cache.await(ctx); err != nil {
+		return nil, s.fail(err, "%s %s", kindName(kind), id)
+	}
+	f := s.cache.get(id)
+	if f == nil || f.kind != kind || s.ops.look(f.op) == hidden {
+		return nil, notFound(kindName(kind), id)
+	}
+	return f, nil
+}
+
+// all returns the sandboxes or containers there are, newest first, as they
+// were last seen.
+func (s *server) all(ctx context.Context, kind string) ([]*found, error) {
+	if err := s.cache.await(ctx); err != nil {
+		return nil, s.fail(err, "list %ss", kindName(kind))
+	}
+	all := s.cache.all(kind)
+	out := make([]*found, 0, len(all))
+	for _, f := range all {
+		if s.ops.look(f.op) != hidden {
+			out = append(out, f)
+		}
+	}
+	return out, nil
+}
+
+// lookUp is seen for those who are about to change something: it asks the
+// Engine.
 func (s *server) lookUp(ctx context.Context, kind, field, id string) (*found, error) {
 	if id == "" {
 		return nil, invalid(field, "is required")
@@ -29,14 +62,14 @@ func (s *server) lookUp(ctx context.Context, kind, field, id string) (*found, er
 	if err != nil {
 		return nil, err
 	}
-	if s.ops.look(f.op, f.asked) == hidden {
+	if s.ops.look(f.op) == hidden {
 		return nil, notFound(kindName(kind), id)
 	}
 	return f, nil
 }
 
 // inspect is lookUp for ids that are known to be some, whatever the operation
-// that made them.
+// that made them. The kind "" is either. What it learns, the cache knows.
 func (s *server) inspect(ctx context.Context, kind, id string) (*found, error) {
 	asked := time.Now()
 	// A name, or a path in the Engine's API, is no id.
@@ -45,17 +78,33 @@ func (s *server) inspect(ctx context.Context, kind, id string) (*found, error) {
 	}
 	c, err := s.engine.ContainerInspect(ctx, id)
 	if cerrdefs.IsNotFound(err) {
+		if s.cache.peek(id) != nil {
+			s.forget(id)
+		}
 		return nil, notFound(kindName(kind), id)
 	}
 	if err != nil {
 		return nil, s.fail(err, "inspect %s %s", kindName(kind), id)
 	}
-	o, ok := decodeObject(c.Name, c.Config.Labels)
-	if !ok || o.kind != kind || !strings.HasPrefix(c.ID, id) {
+	f, ok := s.newFound(c, asked)
+	if !ok || kind != "" && f.kind != kind || !strings.HasPrefix(f.ID, id) {
 		return nil, notFound(kindName(kind), id)
 	}
+	s.adopt(f)
+	s.cache.put(f)
+	return f, nil
+}
+
+// newFound reads what the Engine says; ok is false for what is no pod's.
+func (s *server) newFound(c container.InspectResponse, asked time.Time) (f *found, ok bool) {
+	o, ok := decodeObject(c.Name, c.Config.Labels)
+	if !ok {
+		return nil, false
+	}
+	// Nobody needs it, and it may hold secrets.
+	c.Config.Env = nil
 	c.State.OOMKilled = c.State.OOMKilled || s.memory.has(c.ID)
-	return &found{InspectResponse: c, object: o, asked: asked}, nil
+	return &found{InspectResponse: c, object: o, asked: asked}, true
 }
 
 func kindName(kind string) string {
@@ -65,32 +114,11 @@ func kindName(kind string) string {
 	return "container"
 }
 
-// listed is one of the pods' containers as the Engine lists it.
+// listed is one of the pods' containers as the Engine lists it, be it shown
+// to the kubelet or not.
 type listed struct {
 	container.Summary
 	object
-	view visibility
-}
-
-// list returns what the Engine has of a kind and is to be seen.
-func (s *server) list(ctx context.Context, kind string, more ...filters.KeyValuePair) ([]listed, error) {
-	asked := time.Now()
-	args := append([]filters.KeyValuePair{filters.Arg("label", labelType+"="+kind)}, more...)
-	all, err := s.engine.ContainerList(ctx, container.ListOptions{All: true, Filters: filters.NewArgs(args...)})
-	if err != nil {
-		return nil, s.fail(err, "list %ss", kindName(kind))
-	}
-	out := make([]listed, 0, len(all))
-	for _, c := range all {
-		o, ok := decodeSummary(c)
-		if !ok || o.kind != kind {
-			continue
-		}
-		if v := s.ops.look(o.op, asked); v != hidden {
-			out = append(out, listed{Summary: c, object: o, view: v})
-		}
-	}
-	return out, nil
 }
 
 // decodeSummary reads a listed container, which may have names of links too.

@@ -33,12 +33,12 @@ func TestLateMemoryReport(t *testing.T) {
 
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
-	go func() { ended <- b.watchLogsOnce(ctx) }()
+	go func() { b.keepFed(ctx); close(ended) }()
 	defer func() { cancel(); <-ended }()
 	for _, m := range []struct {
 		action events.Action
 		reason string
-	}{{events.ActionDie, reasonError}, {events.ActionOOM, reasonOOMKilled}, {events.ActionDestroy, reasonError}} {
+	}{{events.ActionDie, reasonError}, {events.ActionOOM, reasonOOMKilled}} {
 		b.engine.messages <- events.Message{Type: events.ContainerEventType, Action: m.action, Actor: events.Actor{ID: id}}
 		waitFor(t, string(m.action), func() bool {
 			got, err := b.ContainerStatus(t.Context(), &runtimeapi.ContainerStatusRequest{ContainerId: id})

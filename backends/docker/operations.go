@@ -10,9 +10,9 @@ import (
 	"github.com/crimux/crimux/backends"
 )
 
-// keepEnded is how long it is remembered that an operation has ended: longer
-// than any list takes.
-const keepEnded = 5 * time.Minute
+// keepUndone is how long it is remembered that an operation was undone: longer
+// than anything of it can still be seen.
+const keepUndone = 5 * time.Minute
 
 // operations are the creations under way and those that are half undone: what
 // decides whether an object is listed, and as what.
@@ -30,7 +30,7 @@ type opState int
 
 const (
 	opRunning    opState = iota
-	opDone               // what it made is there
+	opDone               // what it made is there: nothing to remember
 	opUndone             // what it made is gone, or it made nothing
 	opUnfinished         // something of it is left and must be cleaned
 )
@@ -40,7 +40,7 @@ type visibility int
 
 const (
 	visible visibility = iota
-	// hidden: being made, or it is an answer to a question of before.
+	// hidden: being made, or on its way out.
 	hidden
 	// broken: there, and never ready again.
 	broken
@@ -65,14 +65,17 @@ func (o *operations) set(op string, state opState) {
 	defer o.mu.Unlock()
 	now := time.Now()
 	maps.DeleteFunc(o.all, func(_ string, e operation) bool {
-		return (e.state == opDone || e.state == opUndone) && now.Sub(e.ended) > keepEnded
+		return e.state == opUndone && now.Sub(e.ended) > keepUndone
 	})
+	if state == opDone {
+		delete(o.all, op)
+		return
+	}
 	o.all[op] = operation{state: state, ended: now}
 }
 
-// look says how what op made is to be shown in an answer that the Engine was
-// asked for at the time asked.
-func (o *operations) look(op string, asked time.Time) visibility {
+// look says how what op made is to be shown.
+func (o *operations) look(op string) visibility {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	e, ok := o.all[op]
@@ -83,9 +86,6 @@ func (o *operations) look(op string, asked time.Time) visibility {
 		return hidden
 	case e.state == opUnfinished:
 		return broken
-	case e.ended.After(asked):
-		// The Engine may have answered from a time when it was half made.
-		return hidden
 	}
 	return visible
 }

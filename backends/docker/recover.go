@@ -127,16 +127,21 @@ func (s *server) undoByLabel(ctx context.Context, op string, steps []backends.St
 			if err := s.undoNetwork(ctx, o.ID, plans[o.ID]); err != nil {
 				return err
 			}
+			if err := s.pods.kept.Remove(o.ID); err != nil {
+				return err
+			}
 		}
 		if err := s.removeNow(ctx, o.ID); err != nil {
 			return fmt.Errorf("remove container %s: %w", o.ID, err)
 		}
 		delete(plans, o.ID)
 		s.pods.forget(o.ID)
-		s.logs.forget(o.ID)
 	}
 	for id, plan := range plans {
 		if err := s.undoNetwork(ctx, id, plan); err != nil {
+			return err
+		}
+		if err := s.pods.kept.Remove(id); err != nil {
 			return err
 		}
 		s.pods.forget(id)
@@ -204,7 +209,7 @@ func (s *server) undoNetwork(ctx context.Context, id string, plan *cni.Plan) err
 	}
 	if err := s.pods.del(ctx, plan, pid); err != nil {
 		// It must never look ready while the DEL is owed.
-		return errors.Join(err, ignoreGone(s.engine.ContainerKill(ctx, id, "KILL")))
+		return errors.Join(err, s.kill(ctx, id))
 	}
 	return nil
 }

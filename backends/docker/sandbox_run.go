@@ -51,7 +51,7 @@ func (s *server) RunPodSandbox(ctx context.Context, r *runtimeapi.RunPodSandboxR
 	if err := safely(func() error { return run.do(ctx) }); err != nil {
 		return nil, run.undo(ctx, err)
 	}
-	s.ops.set(run.op, opDone)
+	s.made(run.op, run.id)
 	return &runtimeapi.RunPodSandboxResponse{PodSandboxId: run.id}, nil
 }
 
@@ -77,9 +77,9 @@ func (r *sandboxRun) do(ctx context.Context) error {
 	if err := r.engine.ContainerStart(ctx, r.id, container.StartOptions{}); err != nil {
 		return r.fail(err, "start the infra container of sandbox %s", r.id)
 	}
-	c, err := r.engine.ContainerInspect(ctx, r.id)
+	c, err := r.inspect(ctx, typeSandbox, r.id)
 	if err != nil {
-		return r.fail(err, "inspect sandbox %s", r.id)
+		return err
 	}
 	if !c.State.Running || c.State.Pid <= 0 {
 		return status.Errorf(codes.Internal, "the infra container of sandbox %s ended at once, exit code %d: check the pod infra image %s",
@@ -127,6 +127,9 @@ func (r *sandboxRun) create(ctx context.Context) error {
 		return r.fail(err, "create the infra container %s", name)
 	}
 	r.id = made.ID
+	if err := r.pods.keep(r.id, r.spec); err != nil {
+		return r.fail(err, "sandbox %s", r.id)
+	}
 	return nil
 }
 
@@ -180,10 +183,10 @@ func (r *sandboxRun) takeBack(ctx context.Context, cause error) error {
 		if err := r.pods.del(ctx, r.plan, r.pid); err != nil {
 			// It stays, so that the DEL can be tried again, but it must never
 			// look ready.
-			return errors.Join(err, ignoreGone(r.engine.ContainerKill(ctx, r.id, "KILL")))
+			return errors.Join(err, r.kill(ctx, r.id))
 		}
 	}
-	if err := errors.Join(r.pods.pins.unpin(r.id), r.removeNow(ctx, r.id)); err != nil {
+	if err := errors.Join(r.pods.pins.unpin(r.id), r.pods.kept.Remove(r.id), r.removeNow(ctx, r.id)); err != nil {
 		return err
 	}
 	r.pods.forget(r.id)
@@ -198,16 +201,31 @@ func (s *server) nameTaken(ctx context.Context, name string, conflict error) err
 		return s.fail(conflict, "create container %s", name)
 	}
 	o, _ := decodeObject(c.Name, c.Config.Labels)
-	switch s.ops.look(o.op, time.Now()) {
+	switch s.ops.look(o.op) {
 	case hidden, broken:
 		return status.Errorf(codes.Aborted, "container %s exists as %s from an attempt that is still being carried out or cleaned up: try again", name, c.ID)
 	}
 	return status.Errorf(codes.AlreadyExists, "container %s exists as %s (%s): remove it, or ask for another attempt", name, c.ID, c.State.Status)
 }
 
-// removeNow removes a container whatever it does. That it is gone already is
-// as good.
+// kill ends a container that must never look ready again.
+func (s *server) kill(ctx context.Context, id string) error {
+	err := ignoreGone(s.engine.ContainerKill(ctx, id, "KILL"))
+	s.settled(ctx, id)
+	return err
+}
+
+// removeNow removes a container whatever it does, and forgets it. That it is
+// gone already is as good.
 func (s *server) removeNow(ctx context.Context, id string) error {
+	if err := s.removeFromEngine(ctx, id); err != nil {
+		return err
+	}
+	s.forget(id)
+	return nil
+}
+
+func (s *server) removeFromEngine(ctx context.Context, id string) error {
 	err := s.engine.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
 	if !cerrdefs.IsConflict(err) {
 		return ignoreGone(err)

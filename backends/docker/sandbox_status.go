@@ -4,8 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"strings"
+	"time"
 
-	"github.com/docker/docker/api/types/container"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -13,23 +13,15 @@ import (
 
 // PodSandboxStatus implements the RuntimeService.
 func (s *server) PodSandboxStatus(ctx context.Context, r *runtimeapi.PodSandboxStatusRequest) (*runtimeapi.PodSandboxStatusResponse, error) {
-	f, err := s.lookUp(ctx, typeSandbox, "pod_sandbox_id", r.GetPodSandboxId())
+	f, err := s.seen(ctx, typeSandbox, "pod_sandbox_id", r.GetPodSandboxId())
 	if err != nil {
 		return nil, err
 	}
-	network, attached, err := s.networkStatus(f)
+	st, err := s.sandboxStatus(f)
 	if err != nil {
-		return nil, s.fail(err, "status of sandbox %s", f.ID)
+		return nil, err
 	}
-	state := runtimeapi.PodSandboxState_SANDBOX_NOTREADY
-	if f.State.Running && attached && s.ops.look(f.op, f.asked) == visible {
-		state = runtimeapi.PodSandboxState_SANDBOX_READY
-	}
-	out := &runtimeapi.PodSandboxStatusResponse{Status: &runtimeapi.PodSandboxStatus{
-		Id: f.ID, Metadata: f.identity.sandbox(), State: state, CreatedAt: f.createdAtNanos(),
-		Network: network, Linux: &runtimeapi.LinuxPodSandboxStatus{Namespaces: &runtimeapi.Namespace{Options: f.namespaces()}},
-		Labels: f.labels, Annotations: f.annotations, RuntimeHandler: f.handler,
-	}}
+	out := &runtimeapi.PodSandboxStatusResponse{Status: st, Timestamp: time.Now().UnixNano(), ContainersStatuses: s.statusesIn(f.ID)}
 	if r.GetVerbose() {
 		info, err := verboseContainer(f)
 		if err != nil {
@@ -38,6 +30,35 @@ func (s *server) PodSandboxStatus(ctx context.Context, r *runtimeapi.PodSandboxS
 		out.Info = info
 	}
 	return out, nil
+}
+
+// sandboxStatus is the sandbox as the CRI sees it.
+func (s *server) sandboxStatus(f *found) (*runtimeapi.PodSandboxStatus, error) {
+	network, attached, err := s.networkStatus(f)
+	if err != nil {
+		return nil, s.fail(err, "status of sandbox %s", f.ID)
+	}
+	state := runtimeapi.PodSandboxState_SANDBOX_NOTREADY
+	if f.State.Running && attached && s.ops.look(f.op) == visible {
+		state = runtimeapi.PodSandboxState_SANDBOX_READY
+	}
+	return &runtimeapi.PodSandboxStatus{
+		Id: f.ID, Metadata: f.identity.sandbox(), State: state, CreatedAt: f.createdAtNanos(),
+		Network: network, Linux: &runtimeapi.LinuxPodSandboxStatus{Namespaces: &runtimeapi.Namespace{Options: f.namespaces()}},
+		Labels: f.labels, Annotations: f.annotations, RuntimeHandler: f.handler,
+	}, nil
+}
+
+// statusesIn are the statuses of a sandbox's containers: with them a kubelet
+// that lives by events need not ask for each.
+func (s *server) statusesIn(sandbox string) []*runtimeapi.ContainerStatus {
+	var out []*runtimeapi.ContainerStatus
+	for _, f := range s.cache.all(typeContainer) {
+		if f.sandboxID == sandbox && s.ops.look(f.op) != hidden {
+			out = append(out, f.criStatus())
+		}
+	}
+	return out
 }
 
 // networkStatus returns the sandbox's addresses. On the host's network there
@@ -107,25 +128,25 @@ func verboseContainer(f *found) (map[string]string, error) {
 	return map[string]string{"info": string(b)}, nil
 }
 
-// ListPodSandbox implements the RuntimeService: one call to the Engine.
+// ListPodSandbox implements the RuntimeService.
 func (s *server) ListPodSandbox(ctx context.Context, r *runtimeapi.ListPodSandboxRequest) (*runtimeapi.ListPodSandboxResponse, error) {
-	all, err := s.list(ctx, typeSandbox)
+	all, err := s.all(ctx, typeSandbox)
 	if err != nil {
 		return nil, err
 	}
 	filter := r.GetFilter()
-	out := &runtimeapi.ListPodSandboxResponse{}
-	for _, c := range all {
-		if !strings.HasPrefix(c.ID, filter.GetId()) || !matches(filter.GetLabelSelector(), c.labels) {
+	out := &runtimeapi.ListPodSandboxResponse{Items: make([]*runtimeapi.PodSandbox, 0, len(all))}
+	for _, f := range all {
+		if !strings.HasPrefix(f.ID, filter.GetId()) || !matches(filter.GetLabelSelector(), f.labels) {
 			continue
 		}
-		state := s.listedState(c)
+		state := s.listedState(f)
 		if want := filter.GetState(); want != nil && want.State != state {
 			continue
 		}
 		out.Items = append(out.Items, &runtimeapi.PodSandbox{
-			Id: c.ID, Metadata: c.identity.sandbox(), State: state, CreatedAt: c.createdAt(c.Created),
-			Labels: c.labels, Annotations: c.annotations, RuntimeHandler: c.handler,
+			Id: f.ID, Metadata: f.identity.sandbox(), State: state, CreatedAt: f.createdAtNanos(),
+			Labels: f.labels, Annotations: f.annotations, RuntimeHandler: f.handler,
 		})
 	}
 	return out, nil
@@ -133,14 +154,14 @@ func (s *server) ListPodSandbox(ctx context.Context, r *runtimeapi.ListPodSandbo
 
 // listedState is ready for a sandbox that runs, whose operation has ended and
 // that has its network.
-func (s *server) listedState(c listed) runtimeapi.PodSandboxState {
-	if c.State != container.StateRunning || c.view != visible {
+func (s *server) listedState(f *found) runtimeapi.PodSandboxState {
+	if !f.State.Running || s.ops.look(f.op) != visible {
 		return runtimeapi.PodSandboxState_SANDBOX_NOTREADY
 	}
-	if c.HostConfig.NetworkMode == "none" {
+	if f.HostConfig.NetworkMode.IsNone() {
 		// What cannot be read is not called missing: the kubelet would kill
 		// the pod. Its status says what is the matter.
-		if _, attached, err := s.pods.addresses(c.ID); err == nil && !attached {
+		if _, attached, err := s.pods.addresses(f.ID); err == nil && !attached {
 			return runtimeapi.PodSandboxState_SANDBOX_NOTREADY
 		}
 	}

@@ -43,7 +43,7 @@ func (s *server) onSandbox(ctx context.Context, id string, do func(context.Conte
 	defer unlock()
 	f, err := s.lookUp(ctx, typeSandbox, "pod_sandbox_id", id)
 	if status.Code(err) == codes.NotFound {
-		return nil
+		return s.settleGone(ctx, id)
 	}
 	if err != nil {
 		return err
@@ -78,9 +78,13 @@ func (s *server) removeSandbox(ctx context.Context, f *found) error {
 		return err
 	}
 	if err := s.eachContainer(ctx, f.ID, func(ctx context.Context, c listed) error {
-		return s.remove(ctx, c.ID)
+		return s.remove(ctx, c.ID, c.object)
 	}); err != nil {
 		return err
+	}
+	// Before the container, by which it is found again.
+	if err := s.pods.kept.Remove(f.ID); err != nil {
+		return s.fail(err, "remove sandbox %s", f.ID)
 	}
 	if err := s.removeNow(ctx, f.ID); err != nil {
 		return s.fail(err, "remove sandbox %s", f.ID)
@@ -124,19 +128,20 @@ func (s *server) eachContainer(ctx context.Context, sandbox string, do func(cont
 // stop stops one container after its grace in seconds.
 func (s *server) stop(ctx context.Context, id string, grace int) error {
 	err := s.engine.ContainerStop(ctx, id, container.StopOptions{Timeout: &grace})
+	s.settled(ctx, id)
 	if err := ignoreGone(err); err != nil {
 		return s.fail(err, "stop container %s", id)
 	}
 	return nil
 }
 
-// remove removes one container and lets go of its log, whose file is the
-// kubelet's.
-func (s *server) remove(ctx context.Context, id string) error {
+// remove removes one container. The file of its log is the kubelet's.
+func (s *server) remove(ctx context.Context, id string, o object) error {
+	if err := removeLogLink(o); err != nil {
+		return s.fail(err, "remove container %s", id)
+	}
 	if err := s.removeNow(ctx, id); err != nil {
 		return s.fail(err, "remove container %s", id)
 	}
-	s.logs.forget(id)
-	s.memory.forget(id)
 	return nil
 }

@@ -18,6 +18,8 @@ type server struct {
 	endpoint string
 	engine   engine
 	api      *negotiation
+	cache    *cache
+	events   *containerEvents
 	log      *slog.Logger
 	logs     *containerLogs
 	memory   *memoryKills
@@ -27,10 +29,12 @@ type server struct {
 	ops      *operations
 	locks    *keyLocks
 	node     nodeOptions
+	stats    *nodeStats
 
-	facts   atomic.Pointer[facts]
-	podCIDR atomic.Pointer[string]
-	fs      atomic.Pointer[fsUsage]
+	imageUsers imageUsers
+
+	facts atomic.Pointer[facts]
+	fs    atomic.Pointer[fsUsage]
 }
 
 var (

@@ -172,6 +172,16 @@ func (c cri) pods() map[string]*runtimeapi.PodSandbox {
 	return all
 }
 
+// eventually waits until a condition holds.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(15 * time.Second); !holds(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s: waited too long", what)
+		}
+	}
+}
+
 // exited waits for a container's end.
 func (c cri) exited(id string) *runtimeapi.ContainerStatus {
 	c.t.Helper()

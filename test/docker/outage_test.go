@@ -31,9 +31,9 @@ func TestEngineKilled(t *testing.T) {
 	if err := node.lab.KillDocker(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.try(runtimeService+"ListPodSandbox", &runtimeapi.ListPodSandboxRequest{}); status.Code(err) != codes.Unavailable {
-		t.Errorf("list while it is away: %v", err)
-	}
+	eventually(t, "lists are refused while it is away", func() bool {
+		return status.Code(c.try(runtimeService+"ListPodSandbox", &runtimeapi.ListPodSandboxRequest{})) == codes.Unavailable
+	})
 	if err := node.lab.StartDocker(ctx); err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package docker
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -45,12 +46,23 @@ func (j *journal) Step(s backends.Step) func(context.Context) error {
 // memory.
 func restarted(t *testing.T) cri {
 	t.Helper()
-	b, err := newBackend("")
+	return started(t, "")
+}
+
+// started is a running backend of the test's own, on the network that is
+// configured in confDir; empty is the lab's.
+func started(t *testing.T, confDir string) cri {
+	t.Helper()
+	b, err := newBackend(confDir)
 	if err != nil {
 		t.Fatal(err)
 	}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- b.Run(ctx) }()
 	t.Cleanup(func() {
-		if err := b.Close(); err != nil {
+		stop()
+		if err := errors.Join(<-ended, b.Close()); err != nil {
 			t.Error(err)
 		}
 	})
@@ -86,12 +98,7 @@ func TestFailedAddIsUndone(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "10-broken.conflist"), []byte(broken), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	b, err := newBackend(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Close()
-	err = invoke(t, b, runtimeService+"RunPodSandbox", backends.NoJournal, &runtimeapi.RunPodSandboxRequest{Config: pod(t)}, discard())
+	err = invoke(t, started(t, dir).Backend, runtimeService+"RunPodSandbox", backends.NoJournal, &runtimeapi.RunPodSandboxRequest{Config: pod(t)}, discard())
 	if err == nil || !strings.Contains(err.Error(), "set up the network") || strings.Contains(err.Error(), "could not be undone") {
 		t.Errorf("error %v", err)
 	}

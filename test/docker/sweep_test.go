@@ -26,7 +26,11 @@ func TestMalformedSweep(t *testing.T) {
 		for k := range methods.Len() {
 			m := methods.Get(k)
 			name := "/" + string(services.Get(i).FullName()) + "/" + string(m.Name())
+			if name == runtimeapi.RuntimeService_GetContainerEvents_FullMethodName {
+				continue // has a test of its own
+			}
 			if m.IsStreamingServer() {
+				// The front answers these over the unary lists.
 				if _, err := c.Stream(t.Context(), name); status.Code(err) != codes.Unimplemented || !strings.Contains(err.Error(), string(m.Name())) {
 					t.Errorf("%s: %v", name, err)
 				}
