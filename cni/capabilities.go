@@ -6,7 +6,10 @@ import (
 	"math"
 	"math/big"
 	"net/netip"
+	"slices"
 	"strings"
+
+	"github.com/containernetworking/cni/libcni"
 )
 
 // The annotations that ask for a limit on a pod's bandwidth.
@@ -20,6 +23,23 @@ const (
 	minRate = 1_000
 	maxRate = 1_000_000_000_000_000
 )
+
+// The capabilities that a plugin may declare, and the names of what it then
+// finds in its runtimeConfig.
+const (
+	capabilityPortMappings = "portMappings"
+	capabilityBandwidth    = "bandwidth"
+	capabilityIPRanges     = "ipRanges"
+	capabilityDNS          = "dns"
+	capabilityCgroupPath   = "cgroupPath"
+	// capabilityAnnotations is that of containerd.
+	capabilityAnnotations = "io.kubernetes.cri.pod-annotations"
+)
+
+// ipRange is an entry of a range set of the capability ipRanges.
+type ipRange struct {
+	Subnet netip.Prefix `json:"subnet"`
+}
 
 // portMapping is an entry of the capability portMappings.
 type portMapping struct {
@@ -38,29 +58,49 @@ type bandwidth struct {
 	EgressBurst  uint64 `json:"egressBurst,omitempty"`
 }
 
-// capabilityArgs returns what the attachment asks of plugins that declare the
-// capabilities for it.
-func capabilityArgs(a Attachment) (map[string]json.RawMessage, error) {
-	out := map[string]json.RawMessage{}
+// capabilityArgs returns what plugins of the list that declare the capability
+// for it are told: what the attachment asks for, and the node's ranges. What
+// none declares is checked and left out.
+func capabilityArgs(list *libcni.NetworkConfigList, a Attachment, ranges []netip.Prefix) (map[string]json.RawMessage, error) {
 	ports, err := portMappings(a.PortMappings)
 	if err != nil {
 		return nil, err
-	}
-	if len(ports) > 0 {
-		if out["portMappings"], err = json.Marshal(ports); err != nil {
-			return nil, fmt.Errorf("port mappings: %w", err)
-		}
 	}
 	limits, err := limits(a.Annotations)
 	if err != nil {
 		return nil, err
 	}
-	if limits != (bandwidth{}) {
-		if out["bandwidth"], err = json.Marshal(limits); err != nil {
-			return nil, fmt.Errorf("bandwidth: %w", err)
+	// One set for each range, since a pod gets an address of every set.
+	sets := make([][]ipRange, len(ranges))
+	for i, r := range ranges {
+		sets[i] = []ipRange{{Subnet: r}}
+	}
+	out := map[string]json.RawMessage{}
+	for _, c := range []struct {
+		name  string
+		none  bool
+		value any
+	}{
+		{capabilityPortMappings, len(ports) == 0, ports},
+		{capabilityBandwidth, limits == bandwidth{}, limits},
+		{capabilityIPRanges, len(sets) == 0, sets},
+		{capabilityDNS, len(a.DNS.Servers)+len(a.DNS.Searches)+len(a.DNS.Options) == 0, a.DNS},
+		{capabilityCgroupPath, a.CgroupPath == "", a.CgroupPath},
+		{capabilityAnnotations, len(a.Annotations) == 0, a.Annotations},
+	} {
+		if c.none || !declares(list, c.name) {
+			continue
+		}
+		if out[c.name], err = json.Marshal(c.value); err != nil {
+			return nil, fmt.Errorf("capability %s: %w", c.name, err)
 		}
 	}
 	return out, nil
+}
+
+// declares reports whether a plugin of the list declares a capability.
+func declares(list *libcni.NetworkConfigList, capability string) bool {
+	return slices.ContainsFunc(list.Plugins, func(p *libcni.PluginConfig) bool { return p.Network.Capabilities[capability] })
 }
 
 // portMappings checks the mappings and leaves out those without a host port.

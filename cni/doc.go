@@ -8,8 +8,10 @@
 // of the daemon, [Networks.Del] undoes the ADD with the very plan that made
 // it, as the CNI specification asks.
 //
-// A configuration is looked up when it is needed, never polled, and no plugin
-// is run only to see whether it is there.
+// The configurations are watched while [Networks.Run] runs: what is loaded
+// follows every change, and a use reads no file. No plugin is run only to see
+// whether it is there; those that know the verb STATUS are asked behind the
+// callers' backs.
 //
 // # Crash
 //

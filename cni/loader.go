@@ -10,24 +10,37 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/utils"
 	"github.com/containernetworking/cni/pkg/version"
+	"github.com/fsnotify/fsnotify"
 	"golang.org/x/sys/unix"
 )
 
 // maxConf bounds a configuration file: it goes into the event log whole.
 const maxConf = 256 << 10
 
-// loader finds the default network in a directory. It reads the files again
-// only when the directory or one of them has changed.
-type loader struct {
-	dir string
+// settle is how long the file in use may be damaged, counted from its last
+// change, before it counts as such: an add-on may write it in place.
+const settle = 500 * time.Millisecond
 
-	mu   sync.Mutex
-	seen string // fingerprint of what now was read from
-	now  loaded
+// loader finds the default network in a directory. While watch runs, what is
+// loaded is kept in step with the files, and a use looks at none of them.
+// Otherwise each use looks whether something has changed, and the files are
+// read again only then.
+type loader struct {
+	dir        string
+	newWatcher func() (*fsnotify.Watcher, error)
+	// changed has a token after the network in use became another one.
+	changed chan struct{}
+
+	mu      sync.Mutex
+	watched bool
+	seen    string    // fingerprint of what was last read
+	torn    time.Time // the last change of the file in use, if that damaged it
+	now     loaded
 }
 
 // loaded is what a directory holds: a list with the file it came from, or the
@@ -35,41 +48,102 @@ type loader struct {
 type loaded struct {
 	list    *libcni.NetworkConfigList
 	file    string
-	skipped []error
+	skipped []skip
 	err     error
+}
+
+// skip is a damaged file and what is wrong with it.
+type skip struct {
+	file string
+	err  error
+}
+
+func newLoader(dir string) *loader {
+	return &loader{dir: dir, newWatcher: fsnotify.NewWatcher, changed: make(chan struct{}, 1)}
 }
 
 // load returns the default network of this moment.
 func (l *loader) load() loaded {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	files, seen, err := l.survey()
-	if err != nil {
-		l.seen = ""
-		return loaded{err: fmt.Errorf("%w: %w", ErrNoNetwork, err)}
-	}
-	if seen != l.seen || l.seen == "" {
-		l.now, l.seen = read(l.dir, files), seen
+	if !l.watched {
+		l.look(time.Now())
 	}
 	return l.now
 }
 
-// survey returns the configuration files by name, and a fingerprint that
-// changes when one of them, or a plugin folder beside them, does.
-func (l *loader) survey() (files []string, seen string, err error) {
-	entries, err := os.ReadDir(l.dir)
+// look reads the files if they have changed. again is not 0 where they must be
+// looked at once more after that time whether or not they change. The lock is
+// held.
+//
+// A file that is being written is damaged for a moment. If it is the one in
+// use, its last good version goes on counting meanwhile: pods must not fail
+// then, let alone land in the network of the file that comes next.
+func (l *loader) look(now time.Time) (again time.Duration) {
+	files, seen, err := survey(l.dir)
+	if err != nil {
+		l.seen, l.torn = "", time.Time{}
+		l.use(loaded{err: fmt.Errorf("%w: %w", ErrNoNetwork, err)})
+		return 0
+	}
+	fresh := seen != l.seen
+	if !fresh && l.torn.IsZero() {
+		return 0
+	}
+	next := read(l.dir, files)
+	l.seen = seen
+	if l.now.list != nil && next.skips(l.now.file) {
+		if fresh {
+			l.torn = now
+		}
+		if left := settle - now.Sub(l.torn); left > 0 {
+			return left
+		}
+	}
+	l.torn = time.Time{}
+	l.use(next)
+	return 0
+}
+
+// use makes next the network of now.
+func (l *loader) use(next loaded) {
+	l.now = next
+	select {
+	case l.changed <- struct{}{}:
+	default:
+	}
+}
+
+// skips reports whether the file was passed over.
+func (l loaded) skips(file string) bool {
+	return slices.ContainsFunc(l.skipped, func(s skip) bool { return s.file == file })
+}
+
+// errors names the files that were passed over, each with its reason.
+func (l loaded) errors() []error {
+	var out []error
+	for _, s := range l.skipped {
+		out = append(out, fmt.Errorf("%s: %w", s.file, s.err))
+	}
+	return out
+}
+
+// survey returns the configuration files of dir by name, and a fingerprint
+// that changes when one of them, or a plugin folder beside them, does.
+func survey(dir string) (files []string, seen string, err error) {
+	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, "", fmt.Errorf("directory %s does not exist: install a network add-on", l.dir)
+		return nil, "", fmt.Errorf("directory %s does not exist: install a network add-on", dir)
 	}
 	if err != nil {
-		return nil, "", fmt.Errorf("read %s: %w", l.dir, err)
+		return nil, "", fmt.Errorf("read %s: %w", dir, err)
 	}
 	var b strings.Builder
-	mark(&b, l.dir)
+	mark(&b, dir)
 	for _, e := range entries {
-		path := filepath.Join(l.dir, e.Name())
+		path := filepath.Join(dir, e.Name())
 		switch ext := filepath.Ext(path); {
-		case e.IsDir():
+		case isFolder(path, e):
 			if err := markFolder(&b, path); err != nil {
 				return nil, "", err
 			}
@@ -79,6 +153,15 @@ func (l *loader) survey() (files []string, seen string, err error) {
 		}
 	}
 	return files, b.String(), nil
+}
+
+// isFolder reports whether an entry is a folder, or leads to one.
+func isFolder(path string, e fs.DirEntry) bool {
+	if e.Type()&fs.ModeSymlink == 0 {
+		return e.IsDir()
+	}
+	st, err := os.Stat(path)
+	return err == nil && st.IsDir()
 }
 
 // markFolder marks the plugin configurations in a folder named after a network.
@@ -118,10 +201,10 @@ func read(dir string, files []string) loaded {
 			out.list, out.file = list, f
 			return out
 		}
-		out.skipped = append(out.skipped, fmt.Errorf("%s: %w", f, err))
+		out.skipped = append(out.skipped, skip{file: f, err: err})
 	}
 	out.err = fmt.Errorf("%w: no valid configuration in %s, correct or remove it", ErrNoNetwork, dir)
-	for _, err := range out.skipped {
+	for _, err := range out.errors() {
 		out.err = fmt.Errorf("%w: %w", out.err, err)
 	}
 	return out

@@ -41,7 +41,7 @@ func TestStatusSaysWhy(t *testing.T) {
 			for f, content := range c.files {
 				n.write(t, f, content)
 			}
-			err := n.Status()
+			err := n.Status(t.Context())
 			if len(c.want) == 0 {
 				if err != nil {
 					t.Errorf("Status: %v", err)
@@ -71,11 +71,11 @@ func TestStatusWithoutDirectory(t *testing.T) {
 	if err := os.Remove(n.conf); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.Status(); !errors.Is(err, ErrNoNetwork) || !strings.Contains(err.Error(), n.conf) {
+	if err := n.Status(t.Context()); !errors.Is(err, ErrNoNetwork) || !strings.Contains(err.Error(), n.conf) {
 		t.Errorf("Status: %v", err)
 	}
 	n.write(t, "a.conflist", good)
-	if err := n.Status(); err != nil {
+	if err := n.Status(t.Context()); err != nil {
 		t.Errorf("when it has come: %v", err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
@@ -18,6 +19,13 @@ type Networks struct {
 	cache  string
 	plugin *libcni.CNIConfig
 	locks  keyedLock
+	// cidr is the node's pod CIDR, for plugins with the capability ipRanges.
+	cidr *podCIDR
+	// status is what plugins answer to STATUS, verbs which of them know it.
+	status *statusAnswers
+	verbs  verbPlugins
+	// attached guards attachments under way against GC.
+	attached attached
 	// host is the host's network namespace, by its inode.
 	host uint64
 	// grace is how long Quiesce lets orphaned plugins go on.
@@ -42,28 +50,57 @@ func New(c Config) (*Networks, error) {
 		return nil, fmt.Errorf("own network namespace: %w", err)
 	}
 	bins := append([]string(nil), c.BinDirs...)
-	return &Networks{
-		conf:   &loader{dir: filepath.Clean(c.ConfDir)},
+	n := &Networks{
+		conf:   newLoader(filepath.Clean(c.ConfDir)),
 		bins:   bins,
 		cache:  c.CacheDir,
 		plugin: libcni.NewCNIConfigWithCacheDir(bins, c.CacheDir, &runner{}),
+		cidr:   newPodCIDR(c.CacheDir),
 		host:   host,
 		grace:  quiesceGrace,
-	}, nil
+	}
+	n.status = newStatusAnswers(n.askStatus)
+	return n, nil
+}
+
+// Run watches the configuration and asks plugins for their STATUS until ctx is
+// done. Without it everything works too, but each use looks at the files, and
+// [Networks.Status] waits for the plugins.
+func (n *Networks) Run(ctx context.Context) {
+	var both sync.WaitGroup
+	both.Go(func() { n.conf.watch(ctx) })
+	both.Go(func() { n.status.run(ctx, n.conf.changed, n.usable) })
+	both.Wait()
 }
 
 // Status is nil when there is a usable default network: a configuration that
-// parses, and the plugins of its list. Otherwise it says what is missing and
-// where, in words that fit the message of the NetworkReady condition, and has
-// [ErrNoNetwork] in its chain. It runs no plugin.
-func (n *Networks) Status() error {
-	_, err := n.usable()
-	return err
+// parses, the plugins of its list, and no objection of theirs, where they know
+// the verb STATUS (CNI 1.1). Otherwise it says what is missing and where, in
+// words that fit the message of the NetworkReady condition, and has
+// [ErrNoNetwork] in its chain. While [Networks.Run] runs, no plugin makes it
+// slow.
+func (n *Networks) Status(ctx context.Context) error {
+	list, err := n.usable()
+	if err != nil {
+		return err
+	}
+	return n.status.of(ctx, list)
 }
 
 // Skipped returns one error for each configuration file that was passed over
 // because it is damaged, though it comes by name before the one that is used.
-func (n *Networks) Skipped() []error { return n.conf.load().skipped }
+func (n *Networks) Skipped() []error { return n.conf.load().errors() }
+
+// SetPodCIDR tells the node's pod CIDR, as the kubelet writes it: one range, or
+// on a dual-stack node two with a comma between them. It outlives the daemon.
+// Plugins that declare the capability ipRanges get it with the next ADD.
+func (n *Networks) SetPodCIDR(text string) error { return n.cidr.set(text) }
+
+// PodCIDR returns the node's pod CIDR, empty if it was never told.
+func (n *Networks) PodCIDR() string {
+	ranges, _ := n.cidr.get() // what cannot be read is told by Status
+	return joinCIDR(ranges)
+}
 
 // Plan pins an attachment to today's default network. ID and Netns may be left
 // empty where the sandbox does not exist yet, and set with [Plan.For]. Errors
@@ -73,7 +110,9 @@ func (n *Networks) Plan(a Attachment) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newPlan(list, a)
+	// Where it cannot be read, usable has refused a list that needs it.
+	ranges, _ := n.cidr.get()
+	return newPlan(list, a, ranges...)
 }
 
 // Add carries the plan out and returns the pod's addresses. libcni's cache is
@@ -89,6 +128,9 @@ func (n *Networks) Add(ctx context.Context, p *Plan) (Result, error) {
 		return Result{}, fmt.Errorf("network %q: ADD for %s: wait for an earlier operation on it: %w", p.list.Name, p.id, err)
 	}
 	defer unlock()
+	if err := n.attached.enter(ctx, p.attachment()); err != nil {
+		return Result{}, fmt.Errorf("network %q: ADD for %s: %w", p.list.Name, p.id, err)
+	}
 	res, err := n.plugin.AddNetworkList(ctx, p.list, p.runtimeConf(p.netns))
 	if err != nil {
 		return Result{}, fmt.Errorf("network %q: ADD for %s: %w", p.list.Name, p.id, err)
@@ -122,9 +164,10 @@ func (n *Networks) Del(ctx context.Context, p *Plan, netns string) error {
 	if !p.leadsHome(netns, n.host) {
 		netns = ""
 	}
-	if err := n.plugin.DelNetworkList(ctx, p.list, p.runtimeConf(netns)); err != nil {
+	if err := n.plugin.DelNetworkList(ctx, p.list, n.recall(p).runtimeConf(netns)); err != nil {
 		return fmt.Errorf("network %q: DEL for %s: %w", p.list.Name, p.id, err)
 	}
+	n.attached.leave(p.attachment())
 	return n.dropLoopback(p.id, p.ifName)
 }
 
@@ -136,6 +179,11 @@ func (n *Networks) usable() (*libcni.NetworkConfigList, error) {
 	}
 	for _, p := range l.list.Plugins {
 		if _, err := findPlugin(p.Network.Type, n.bins); err != nil {
+			return nil, fmt.Errorf("%w: network %q of %s: %w", ErrNoNetwork, l.list.Name, l.file, err)
+		}
+	}
+	if declares(l.list, capabilityIPRanges) {
+		if _, err := n.cidr.get(); err != nil {
 			return nil, fmt.Errorf("%w: network %q of %s: %w", ErrNoNetwork, l.list.Name, l.file, err)
 		}
 	}

@@ -5,9 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"net/netip"
 	"strings"
 
 	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/utils"
 	"golang.org/x/sys/unix"
 )
@@ -16,11 +19,16 @@ import (
 // would misread it.
 const planVersion = 1
 
+// defaultIfName is the pod's interface unless something else is asked for.
+const defaultIfName = "eth0"
+
 // Plan is an [Attachment] pinned to the exact configuration list that it is
 // made with. It does not change; it may be used concurrently.
 //
-// It goes into the event log, so it holds no secret of crimux's. It does hold
-// the operator's network configuration as it lies in the file.
+// Its stored form goes into the event log, so it holds no secret of crimux's,
+// and none of the pod's annotations, even where a plugin gets them: [Networks]
+// takes those of a DEL from libcni's cache. It does hold the operator's network
+// configuration as it lies in the file.
 type Plan struct {
 	list         *libcni.NetworkConfigList
 	id           string
@@ -44,14 +52,14 @@ type record struct {
 }
 
 // newPlan pins a to list.
-func newPlan(list *libcni.NetworkConfigList, a Attachment) (*Plan, error) {
-	capabilities, err := capabilityArgs(a)
+func newPlan(list *libcni.NetworkConfigList, a Attachment, ranges ...netip.Prefix) (*Plan, error) {
+	capabilities, err := capabilityArgs(list, a, ranges)
 	if err != nil {
 		return nil, err
 	}
 	p := &Plan{list: list, ifName: a.IfName, capabilities: capabilities}
 	if p.ifName == "" {
-		p.ifName = "eth0"
+		p.ifName = defaultIfName
 	}
 	if err := utils.ValidateInterfaceName(p.ifName); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
@@ -104,9 +112,11 @@ func (p *Plan) Marshal() ([]byte, error) {
 	if err := json.Compact(&list, p.list.Bytes); err != nil {
 		return nil, fmt.Errorf("CNI plan: network %q: %w", p.list.Name, err)
 	}
+	capabilities := maps.Clone(p.capabilities)
+	delete(capabilities, capabilityAnnotations)
 	b, err := json.Marshal(record{
 		Version: planVersion, ID: p.id, Netns: p.netns, Inode: p.inode, IfName: p.ifName,
-		Args: p.args, Capabilities: p.capabilities, List: list.Bytes(),
+		Args: p.args, Capabilities: capabilities, List: list.Bytes(),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("CNI plan: network %q: %w", p.list.Name, err)
@@ -161,6 +171,11 @@ func (p *Plan) runtimeConf(netns string) *libcni.RuntimeConf {
 		rt.CapabilityArgs[k] = v
 	}
 	return rt
+}
+
+// attachment is what the plan's ADD makes, as plugins know it.
+func (p *Plan) attachment() types.GCAttachment {
+	return types.GCAttachment{ContainerID: p.id, IfName: p.ifName}
 }
 
 // leadsHome reports whether netns is the namespace that the plan was made for,

@@ -11,10 +11,14 @@ import (
 	"testing"
 )
 
+// capable is a list with a plugin of every capability.
+const capable = `{"cniVersion":"1.1.0","name":"capable","plugins":[{"type":"bridge","capabilities":{
+"portMappings":true,"bandwidth":true,"ipRanges":true,"dns":true,"cgroupPath":true,"io.kubernetes.cri.pod-annotations":true}}]}`
+
 // pin returns a plan of the test list.
 func pin(t *testing.T, a Attachment) (*Plan, error) {
 	t.Helper()
-	list, err := parseList([]byte(good), "")
+	list, err := parseList([]byte(capable), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,6 +31,8 @@ func TestPlanRoundTrip(t *testing.T) {
 		ID: "box", Netns: netns, IfName: "net0", PodNamespace: "ns", PodName: "pod", PodUID: "uid",
 		PortMappings: []PortMapping{{"UDP", 53, 5353, "::1"}, {"", 80, 8080, ""}},
 		Annotations:  map[string]string{annotationIngress: "10M", annotationEgress: "1.5Gi", "secret": "hunter2"},
+		DNS:          DNS{Servers: []string{"10.96.0.10", "fd00::a"}, Searches: []string{"svc.cluster.local"}, Options: []string{"ndots:5"}},
+		CgroupPath:   "/kubepods/pod1",
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -46,7 +52,13 @@ func TestPlanRoundTrip(t *testing.T) {
 	if err != nil || !bytes.Equal(again, b) {
 		t.Errorf("stored again: %s, %v\nwant %s", again, err, b)
 	}
-	if !reflect.DeepEqual(q.runtimeConf(netns), p.runtimeConf(netns)) || q.inode == 0 || q.inode != p.inode {
+	// What the pod's annotations say is for the plugins only.
+	told := p.runtimeConf(netns)
+	if notes, _ := told.CapabilityArgs[capabilityAnnotations].(json.RawMessage); !bytes.Contains(notes, []byte("hunter2")) {
+		t.Errorf("annotations %s", notes)
+	}
+	delete(told.CapabilityArgs, capabilityAnnotations)
+	if !reflect.DeepEqual(q.runtimeConf(netns), told) || q.inode == 0 || q.inode != p.inode {
 		t.Errorf("read back %+v, want %+v", q, p)
 	}
 	var got map[string]any
@@ -61,6 +73,10 @@ func TestPlanRoundTrip(t *testing.T) {
 		"bandwidth": map[string]any{
 			"ingressRate": 1e7, "ingressBurst": float64(math.MaxInt32), "egressRate": 1.5 * (1 << 30), "egressBurst": float64(math.MaxInt32),
 		},
+		"dns": map[string]any{
+			"servers": []any{"10.96.0.10", "fd00::a"}, "searches": []any{"svc.cluster.local"}, "options": []any{"ndots:5"},
+		},
+		"cgroupPath": "/kubepods/pod1",
 	}
 	if !reflect.DeepEqual(got["capabilityArgs"], want) {
 		t.Errorf("capability arguments %v, want %v", got["capabilityArgs"], want)

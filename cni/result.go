@@ -1,7 +1,9 @@
 package cni
 
 import (
+	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -21,21 +23,35 @@ func convert(r types.Result, ifName string) (Result, error) {
 		return Result{}, fmt.Errorf("read the plugins' result: %w", err)
 	}
 	var out Result
-	for _, ip := range full.IPs {
-		if i := ip.Interface; i != nil && *i >= 0 && *i < len(full.Interfaces) {
-			// Addresses of the host's end of the link are not the pod's.
-			if f := full.Interfaces[*i]; f != nil && (f.Sandbox == "" || f.Name != ifName) {
+	// Addresses of the host's end of the link are not the pod's. Some plugins
+	// do not say which end is in the sandbox: then the name has to do.
+	for _, sandboxed := range []bool{true, false} {
+		for _, ip := range full.IPs {
+			if !ofPod(full.Interfaces, ip.Interface, ifName, sandboxed) {
 				continue
 			}
+			if a, ok := netip.AddrFromSlice(ip.Address.IP); ok {
+				out.IPs = append(out.IPs, a.Unmap())
+			}
 		}
-		if a, ok := netip.AddrFromSlice(ip.Address.IP); ok {
-			out.IPs = append(out.IPs, a.Unmap())
+		if len(out.IPs) > 0 {
+			break
 		}
 	}
 	if len(out.IPs) == 0 {
 		return Result{}, fmt.Errorf("the plugins gave %s no address: give the network an ipam section", ifName)
 	}
 	return out, nil
+}
+
+// ofPod reports whether an address that is said to be on one of the interfaces,
+// or not said on which, is on the pod's.
+func ofPod(interfaces []*current.Interface, on *int, ifName string, sandboxed bool) bool {
+	if on == nil || *on < 0 || *on >= len(interfaces) || interfaces[*on] == nil {
+		return true
+	}
+	i := interfaces[*on]
+	return i.Name == ifName && (i.Sandbox != "" || !sandboxed)
 }
 
 // Cached reads back from libcni's cache an attachment whose plan is in no log
@@ -55,16 +71,11 @@ func (n *Networks) Cached(id string) (p *Plan, r Result, ok bool, err error) {
 	if a == nil {
 		return nil, Result{}, false, nil
 	}
-	list, err := cachedList(a)
+	p, err = cachedPlan(a)
 	if err != nil {
-		return nil, Result{}, false, fmt.Errorf("CNI cache: network %q of %s: %w", a.Network, id, err)
+		return nil, Result{}, false, err
 	}
-	capabilities, err := rawArgs(a.CapabilityArgs)
-	if err != nil {
-		return nil, Result{}, false, fmt.Errorf("CNI cache: network %q of %s: %w", a.Network, id, err)
-	}
-	p = &Plan{list: list, id: id, netns: a.NetNS, ifName: a.IfName, args: a.CniArgs, capabilities: capabilities}
-	res, err := n.plugin.GetNetworkListCachedResult(list, p.runtimeConf(a.NetNS))
+	res, err := n.plugin.GetNetworkListCachedResult(p.list, p.runtimeConf(a.NetNS))
 	if err != nil || res == nil {
 		// The addresses are lost, the plan is not: a DEL can still be done.
 		return p, Result{}, true, nil
@@ -76,6 +87,49 @@ func (n *Networks) Cached(id string) (p *Plan, r Result, ok bool, err error) {
 	return p, r, true, nil
 }
 
+// cachedPlan is the plan of a cache entry.
+func cachedPlan(a *libcni.NetworkAttachment) (*Plan, error) {
+	list, err := cachedList(a)
+	if err != nil {
+		return nil, fmt.Errorf("CNI cache: network %q of %s: %w", a.Network, a.ContainerID, err)
+	}
+	capabilities, err := rawArgs(a.CapabilityArgs)
+	if err != nil {
+		return nil, fmt.Errorf("CNI cache: network %q of %s: %w", a.Network, a.ContainerID, err)
+	}
+	return &Plan{list: list, id: a.ContainerID, netns: a.NetNS, ifName: a.IfName, args: a.CniArgs, capabilities: capabilities}, nil
+}
+
+// recall returns the plan with the pod's annotations, which a plan that comes
+// from the log does not have, where a plugin is to get them. A DEL without them
+// is better than none, so what cannot be read is left out.
+func (n *Networks) recall(p *Plan) *Plan {
+	if p.capabilities[capabilityAnnotations] != nil || !declares(p.list, capabilityAnnotations) {
+		return p
+	}
+	all, err := n.plugin.GetCachedAttachments(p.id)
+	if err != nil {
+		return p
+	}
+	for _, a := range all {
+		if a.ContainerID != p.id || a.Network != p.list.Name || a.IfName != p.ifName {
+			continue
+		}
+		raw, err := rawArgs(a.CapabilityArgs)
+		if err != nil || raw[capabilityAnnotations] == nil {
+			continue
+		}
+		q := *p
+		q.capabilities = maps.Clone(p.capabilities)
+		if q.capabilities == nil {
+			q.capabilities = map[string]json.RawMessage{}
+		}
+		q.capabilities[capabilityAnnotations] = raw[capabilityAnnotations]
+		return &q
+	}
+	return p
+}
+
 // choose returns the attachment that gives the pod its address.
 func (n *Networks) choose(id string, all []*libcni.NetworkAttachment) *libcni.NetworkAttachment {
 	var today string
@@ -84,7 +138,7 @@ func (n *Networks) choose(id string, all []*libcni.NetworkAttachment) *libcni.Ne
 	}
 	rank := func(a *libcni.NetworkAttachment) int {
 		r := 0
-		if a.IfName == "eth0" {
+		if a.IfName == defaultIfName {
 			r += 2
 		}
 		if a.Network == today {

@@ -48,9 +48,21 @@ type Attachment struct {
 
 	PortMappings []PortMapping
 	// Annotations are the pod's. kubernetes.io/ingress-bandwidth and
-	// kubernetes.io/egress-bandwidth are used, in bits per second; no others
-	// are looked at or stored.
+	// kubernetes.io/egress-bandwidth are used, in bits per second. All of them
+	// go to plugins that declare the capability for it, as containerd has it;
+	// they are never part of a stored plan.
 	Annotations map[string]string
+	// DNS is what the pod resolves names with.
+	DNS DNS
+	// CgroupPath is the parent of the pod's cgroups.
+	CgroupPath string
+}
+
+// DNS says how names are resolved.
+type DNS struct {
+	Servers  []string `json:"servers,omitempty"`
+	Searches []string `json:"searches,omitempty"`
+	Options  []string `json:"options,omitempty"`
 }
 
 // Result is what an ADD gave the pod.

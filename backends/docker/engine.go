@@ -46,7 +46,12 @@ type engine interface {
 
 // networks is what the backend needs of package cni.
 type networks interface {
-	Status() error
+	Run(ctx context.Context)
+	Status(ctx context.Context) error
+	Skipped() []error
+	PodCIDR() string
+	SetPodCIDR(text string) error
+	GC(ctx context.Context, keep []string) (removed []string, err error)
 	Plan(a cni.Attachment) (*cni.Plan, error)
 	Add(ctx context.Context, p *cni.Plan) (cni.Result, error)
 	Del(ctx context.Context, p *cni.Plan, netns string) error

@@ -3,11 +3,14 @@ package docker
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/crimux/crimux/cni"
 )
 
 // The CRI's names and versions.
@@ -41,7 +44,7 @@ func (s *server) Status(ctx context.Context, r *runtimeapi.StatusRequest) (*runt
 		runtime = condition(runtimeapi.RuntimeReady, "EngineTooOld", f.tooOld())
 	}
 	network := condition(runtimeapi.NetworkReady, "", "")
-	if err := s.pods.net.Status(); err != nil {
+	if err := s.pods.net.Status(ctx); err != nil {
 		network = condition(runtimeapi.NetworkReady, "NetworkPluginNotReady", err.Error())
 	}
 	out := &runtimeapi.StatusResponse{
@@ -85,7 +88,8 @@ func (s *server) verboseStatus(f *facts) (map[string]string, error) {
 	config := map[string]any{
 		"endpoint":      s.endpoint,
 		"podInfraImage": s.infra.configured,
-		"podCIDR":       deref(s.podCIDR.Load()),
+		"podCIDR":       s.pods.net.PodCIDR(),
+		"cniSkipped":    skippedNetworks(s.pods.net.Skipped()),
 		"oomScoreFloor": s.node.oomFloor,
 		"logConfig":     s.node.logs.Config,
 	}
@@ -102,11 +106,13 @@ func (s *server) verboseStatus(f *facts) (map[string]string, error) {
 	return map[string]string{"config": string(b)}, nil
 }
 
-func deref(s *string) string {
-	if s == nil {
-		return ""
+// skippedNetworks says which network configurations were passed over, and why.
+func skippedNetworks(all []error) []string {
+	out := make([]string, len(all))
+	for i, err := range all {
+		out[i] = err.Error()
 	}
-	return *s
+	return out
 }
 
 // RuntimeConfig implements the RuntimeService.
@@ -128,11 +134,19 @@ func (s *server) RuntimeConfig(ctx context.Context, _ *runtimeapi.RuntimeConfigR
 	return &runtimeapi.RuntimeConfigResponse{Linux: linux}, nil
 }
 
-// UpdateRuntimeConfig implements the RuntimeService. CNI configurations on a
-// node name their own ranges, so the pod CIDR is only remembered and shown.
+// UpdateRuntimeConfig implements the RuntimeService. The pod CIDR goes to CNI
+// plugins that declare the capability for it. A kubelet tells it only when it
+// changes, so it is on disk before the answer.
 func (s *server) UpdateRuntimeConfig(_ context.Context, r *runtimeapi.UpdateRuntimeConfigRequest) (*runtimeapi.UpdateRuntimeConfigResponse, error) {
-	if cidr := r.GetRuntimeConfig().GetNetworkConfig().GetPodCidr(); cidr != "" {
-		s.podCIDR.Store(&cidr)
+	cidr := r.GetRuntimeConfig().GetNetworkConfig().GetPodCidr()
+	if cidr == "" {
+		return &runtimeapi.UpdateRuntimeConfigResponse{}, nil
+	}
+	if err := s.pods.net.SetPodCIDR(cidr); err != nil {
+		if errors.Is(err, cni.ErrInvalid) {
+			return nil, invalid("runtime_config.network_config.pod_cidr", "%v", err)
+		}
+		return nil, s.fail(err, "pod_cidr")
 	}
 	return &runtimeapi.UpdateRuntimeConfigResponse{}, nil
 }

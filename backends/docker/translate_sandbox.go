@@ -194,7 +194,8 @@ func (s *sandboxSpec) translateNetwork(c *runtimeapi.PodSandboxConfig) error {
 	}
 	s.attach = &cni.Attachment{
 		PodNamespace: s.id.namespace, PodName: s.id.pod, PodUID: s.id.uid,
-		PortMappings: ports, Annotations: c.Annotations,
+		PortMappings: ports, Annotations: c.Annotations, CgroupPath: c.GetLinux().GetCgroupParent(),
+		DNS: cni.DNS{Servers: c.GetDnsConfig().GetServers(), Searches: c.GetDnsConfig().GetSearches(), Options: c.GetDnsConfig().GetOptions()},
 	}
 	return nil
 }

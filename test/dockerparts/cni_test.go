@@ -15,7 +15,7 @@ func TestPodNetwork(t *testing.T) {
 	id := sleeper(t)
 	n, err := cni.New(network)
 	check(t, err)
-	check(t, n.Status())
+	check(t, n.Status(t.Context()))
 	pid := pidOf(t, id)
 	p, err := n.Plan(cni.Attachment{ID: id, Netns: fmt.Sprintf("/proc/%d/ns/net", pid), PodNamespace: "ns", PodName: "pod", PodUID: "uid"})
 	check(t, err)
