@@ -3,6 +3,8 @@ package docker
 import (
 	"context"
 	"errors"
+	"io/fs"
+	"os"
 	"sync"
 	"time"
 
@@ -28,16 +30,40 @@ func newContainerLogs(l logs) *containerLogs {
 	return &containerLogs{copies: l, state: map[string]logState{}}
 }
 
-// ours reports whether the log is copied by us: another shim's container has
-// a link to the Engine's log in its place.
-func (f *found) ours() bool { return f.op != "" && f.logPath != "" && f.LogPath != "" }
+// logFile is the container's log as it is copied; ok is false where there is
+// nothing to copy: no path was asked for, or the Engine writes no file.
+func (f *found) logFile() (file crilog.File, ok bool) {
+	file = crilog.File{ContainerID: f.ID, Source: f.LogPath, Target: f.logPath, Running: f.State.Running}
+	return file, f.logPath != "" && f.LogPath != ""
+}
+
+// copied reports whether the log is copied by us. Another shim's container has
+// a link to the Engine's log in its place, until it is reopened: what lies
+// there decides, and not who made the container, since labels cannot change and
+// a node may go to and fro. Where nothing lies there, a log is made, but not for
+// another shim's container that has ended: the kubelet is done with it.
+func (f *found) copied() (bool, error) {
+	if _, ok := f.logFile(); !ok {
+		return false, nil
+	}
+	_, linked, err := crilog.Linked(f.logPath)
+	if linked || err != nil || f.op != "" || f.State.Running {
+		return !linked && err == nil, err
+	}
+	_, err = os.Lstat(f.logPath)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
 
 // follow copies the container's log from now on.
 func (l *containerLogs) follow(ctx context.Context, f *found) error {
-	if !f.ours() {
-		return nil
+	copied, err := f.copied()
+	if err != nil || !copied {
+		return err
 	}
-	file := crilog.File{ContainerID: f.ID, Source: f.LogPath, Target: f.logPath, Running: f.State.Running}
+	file, _ := f.logFile()
 	if err := l.copies.Follow(file); err != nil {
 		return err
 	}
@@ -72,7 +98,7 @@ func (l *containerLogs) finish(ctx context.Context, id string) error {
 // has no error: that a log cannot be copied is no reason not to tell how its
 // container ended, and the follower has said so already.
 func (l *containerLogs) complete(ctx context.Context, f *found, wait time.Duration) {
-	if !f.ours() || l.get(f.ID).complete {
+	if l.get(f.ID).complete {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, wait)
@@ -103,22 +129,46 @@ func (l *containerLogs) update(id string, change func(*logState)) logState {
 	return st
 }
 
-// ReopenContainerLog implements the RuntimeService.
+// ReopenContainerLog implements the RuntimeService. The log of a container that
+// another shim made is a link until then. It becomes a log of the CRI, with all
+// that the Engine has, and is ours from then on.
 func (s *server) ReopenContainerLog(ctx context.Context, r *runtimeapi.ReopenContainerLogRequest) (*runtimeapi.ReopenContainerLogResponse, error) {
 	f, err := s.lookUp(ctx, typeContainer, "container_id", r.GetContainerId())
 	if err != nil {
 		return nil, err
 	}
+	file, ok := f.logFile()
 	switch {
 	case !f.State.Running:
 		return nil, status.Errorf(codes.FailedPrecondition, "container %s does not run: its log is complete", f.ID)
-	case f.op == "":
-		return nil, status.Errorf(codes.Unimplemented, "container %s was started by another shim: its log is a link and cannot be rotated until it is made anew", f.ID)
-	case !f.ours():
+	case f.logPath == "":
 		return nil, status.Errorf(codes.FailedPrecondition, "container %s was created without a log path", f.ID)
+	case !ok:
+		return nil, status.Errorf(codes.FailedPrecondition,
+			"container %s logs with the driver %q: only json-file has a log that can be rotated: make the container anew", f.ID, f.HostConfig.LogConfig.Type)
 	}
-	if err := errors.Join(s.logs.follow(ctx, f), s.logs.copies.Reopen(ctx, f.ID)); err != nil {
-		return nil, s.fail(err, "reopen the log of container %s", f.ID)
+	unlock, err := s.locks.lock(ctx, f.ID)
+	if err != nil {
+		return nil, s.fail(err, "reopen the log of container %s: wait for another call on it", f.ID)
+	}
+	defer unlock()
+	for _, step := range []func() error{
+		func() error { return s.logs.copies.Convert(ctx, file) },
+		func() error { return s.logs.follow(ctx, f) },
+		func() error { return s.logs.copies.Reopen(ctx, f.ID) },
+	} {
+		if err := step(); err != nil {
+			return nil, s.fail(err, "reopen the log of container %s", f.ID)
+		}
 	}
 	return &runtimeapi.ReopenContainerLogResponse{}, nil
+}
+
+// removeLogLink removes what another shim left in the place of a log, as it
+// would itself; a log is the kubelet's, and stays.
+func removeLogLink(o object) error {
+	if o.kind != typeContainer || o.logPath == "" {
+		return nil
+	}
+	return crilog.RemoveLink(o.logPath)
 }

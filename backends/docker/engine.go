@@ -61,6 +61,7 @@ type networks interface {
 
 // logs is what the backend needs of package crilog.
 type logs interface {
+	Convert(ctx context.Context, f crilog.File) error
 	Follow(f crilog.File) error
 	Drain(ctx context.Context, id string) error
 	Reopen(ctx context.Context, id string) error

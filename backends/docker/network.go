@@ -16,6 +16,10 @@ import (
 type attachments struct {
 	net  networks
 	pins namespaces
+	kept checkpoints
+
+	// adopting lets one at a time pin a namespace that is not pinned yet.
+	adopting sync.Mutex
 
 	mu    sync.Mutex
 	known map[string]attachment
@@ -37,8 +41,8 @@ const (
 	netDetached          // DEL succeeded
 )
 
-func newAttachments(n networks, p namespaces) *attachments {
-	return &attachments{net: n, pins: p, known: map[string]attachment{}}
+func newAttachments(n networks, p namespaces, c checkpoints) *attachments {
+	return &attachments{net: n, pins: p, kept: c, known: map[string]attachment{}}
 }
 
 // add attaches a sandbox. If it fails, a DEL is owed.
@@ -106,8 +110,14 @@ func (a *attachments) detach(ctx context.Context, id string, pid int, pod cni.At
 }
 
 // today is a plan with today's configuration, for a sandbox without a trace of
-// its ADD: a DEL that finds nothing does no harm.
+// its ADD: a DEL that finds nothing does no harm. Its port mappings are in the
+// sandbox's checkpoint, whoever made it.
 func (a *attachments) today(id string, pod cni.Attachment) (*cni.Plan, error) {
+	ports, err := a.portMappings(id)
+	if err != nil {
+		return nil, err
+	}
+	pod.PortMappings = ports
 	plan, err := a.net.Plan(pod)
 	if err != nil {
 		return nil, err

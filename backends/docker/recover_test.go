@@ -21,7 +21,7 @@ func crashed(t *testing.T) (*bench, string, backends.Unfinished) {
 		t.Fatal(err)
 	}
 	b.server.ops = newOperations()
-	b.server.pods = newAttachments(b.net, fakePins{b.trace})
+	b.server.pods = newAttachments(b.net, fakePins{b.trace}, b.server.pods.kept)
 	b.trace.effects()
 	return b, id, backends.Unfinished{Op: j.op, Method: "/runtime.v1.RuntimeService/RunPodSandbox", Steps: j.steps}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -90,8 +91,9 @@ func newBackendAt(socket, confDir string) (*docker.Backend, error) {
 	l := node.lab
 	return docker.New(docker.Options{
 		Name: "docker", Endpoint: "unix://" + socket, PodInfraImage: "registry.invalid/pause:3.10",
-		CNI:    cni.Config{ConfDir: confDir, BinDirs: l.CNIBinDirs, CacheDir: l.CNICacheDir},
-		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		CNI:            cni.Config{ConfDir: confDir, BinDirs: l.CNIBinDirs, CacheDir: l.CNICacheDir},
+		CheckpointDirs: []string{filepath.Join(l.Dir, "cri-dockerd", "sandbox"), filepath.Join(l.Dir, "dockershim", "sandbox")},
+		Logger:         slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 }
 
