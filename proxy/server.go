@@ -77,6 +77,7 @@ func New(o Options) (*Server, error) {
 		return nil, fmt.Errorf("record the start of this run: %w", err)
 	}
 	s.set.OnChange(s.healthChanged)
+	s.hearNotices()
 	s.grpc = grpc.NewServer(
 		grpc.ForceServerCodecV2(backends.NewCodec()),
 		grpc.UnknownServiceHandler(s.handle),

@@ -34,6 +34,8 @@ type Options struct {
 	PodInfraImage string
 	// CNI says where the pods' network comes from.
 	CNI cni.Config
+	// NetworkGC lets CollectNetworks do something.
+	NetworkGC bool
 	// StreamListen is the loopback address for exec, attach and port-forward;
 	// empty is any free port of 127.0.0.1.
 	StreamListen string
@@ -63,6 +65,7 @@ type Backend struct {
 
 var (
 	_ backends.Backend   = (*Backend)(nil)
+	_ backends.Noticer   = (*Backend)(nil)
 	_ backends.Bounder   = (*Backend)(nil)
 	_ backends.Recoverer = (*Backend)(nil)
 	_ backends.Runner    = (*Backend)(nil)
@@ -82,10 +85,9 @@ func New(o Options) (*Backend, error) {
 	if err != nil {
 		return nil, fmt.Errorf("backend %s: pod network: %w", o.Name, err)
 	}
+	gaps := newLogGaps(o.Logger)
 	follower, err := crilog.New(crilog.Options{
-		OnGap: func(id string, g crilog.Gap) {
-			o.Logger.Warn("container log: the engine rotated records away before they were copied", "container", id, "after", g.After, "before", g.Before)
-		},
+		OnGap: gaps.note,
 		OnError: func(id string, err error) {
 			if err == nil {
 				o.Logger.Info("container log is copied again", "container", id)
@@ -101,6 +103,7 @@ func New(o Options) (*Backend, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.gaps = gaps
 	s.streams, err = streaming.New(streaming.Options{Engine: engine, Listen: o.StreamListen, SandboxPID: s.sandboxPID})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("backend %s: streaming server: %w", o.Name, err), follower.Close())
@@ -151,8 +154,10 @@ func newServer(o Options, e engine, n networks, l logs, p namespaces) (*server, 
 		events:   newContainerEvents(),
 		api:      newNegotiation(e),
 		log:      o.Logger,
+		gaps:     newLogGaps(o.Logger),
 		logs:     newContainerLogs(l),
 		memory:   newMemoryKills(),
+		collect:  o.NetworkGC,
 		pods:     newAttachments(n, p, kept),
 		infra:    newInfraImage(o.PodInfraImage, e),
 		ops:      newOperations(),

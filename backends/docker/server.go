@@ -21,10 +21,12 @@ type server struct {
 	cache    *cache
 	events   *containerEvents
 	log      *slog.Logger
+	gaps     *logGaps
 	logs     *containerLogs
 	memory   *memoryKills
 	streams  *streaming.Server
 	pods     *attachments
+	collect  bool // CollectNetworks does something
 	infra    *infraImage
 	ops      *operations
 	locks    *keyLocks

@@ -161,6 +161,7 @@ type Event struct {
 	//	*Event_Policy
 	//	*Event_Called
 	//	*Event_Probed
+	//	*Event_Noticed
 	Kind          isEvent_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -328,6 +329,15 @@ func (x *Event) GetProbed() *Probed {
 	return nil
 }
 
+func (x *Event) GetNoticed() *Noticed {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_Noticed); ok {
+			return x.Noticed
+		}
+	}
+	return nil
+}
+
 type isEvent_Kind interface {
 	isEvent_Kind()
 }
@@ -372,6 +382,10 @@ type Event_Probed struct {
 	Probed *Probed `protobuf:"bytes,25,opt,name=probed,proto3,oneof"`
 }
 
+type Event_Noticed struct {
+	Noticed *Noticed `protobuf:"bytes,26,opt,name=noticed,proto3,oneof"`
+}
+
 func (*Event_Started) isEvent_Kind() {}
 
 func (*Event_Stopped) isEvent_Kind() {}
@@ -391,6 +405,8 @@ func (*Event_Policy) isEvent_Kind() {}
 func (*Event_Called) isEvent_Kind() {}
 
 func (*Event_Probed) isEvent_Kind() {}
+
+func (*Event_Noticed) isEvent_Kind() {}
 
 // Started is the first event of each run of the daemon.
 type Started struct {
@@ -1346,6 +1362,87 @@ func (x *Probed) GetSince() int64 {
 	return 0
 }
 
+// Noticed tells what a backend has met that no caller could be told, such as
+// lines of a container's log that are lost.
+type Noticed struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it is, such as log.gap; defined by the backend.
+	Name        string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	SandboxId   string `protobuf:"bytes,2,opt,name=sandbox_id,json=sandboxId,proto3" json:"sandbox_id,omitempty"`
+	ContainerId string `protobuf:"bytes,3,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
+	// The particulars, in words.
+	Message string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	// How often, since it was last told of this object.
+	Count         uint64 `protobuf:"varint,5,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Noticed) Reset() {
+	*x = Noticed{}
+	mi := &file_store_eventpb_event_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Noticed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Noticed) ProtoMessage() {}
+
+func (x *Noticed) ProtoReflect() protoreflect.Message {
+	mi := &file_store_eventpb_event_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Noticed.ProtoReflect.Descriptor instead.
+func (*Noticed) Descriptor() ([]byte, []int) {
+	return file_store_eventpb_event_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Noticed) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Noticed) GetSandboxId() string {
+	if x != nil {
+		return x.SandboxId
+	}
+	return ""
+}
+
+func (x *Noticed) GetContainerId() string {
+	if x != nil {
+		return x.ContainerId
+	}
+	return ""
+}
+
+func (x *Noticed) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *Noticed) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
 // Sandbox is a pod sandbox as last known.
 type Sandbox struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -1373,7 +1470,7 @@ type Sandbox struct {
 
 func (x *Sandbox) Reset() {
 	*x = Sandbox{}
-	mi := &file_store_eventpb_event_proto_msgTypes[13]
+	mi := &file_store_eventpb_event_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1385,7 +1482,7 @@ func (x *Sandbox) String() string {
 func (*Sandbox) ProtoMessage() {}
 
 func (x *Sandbox) ProtoReflect() protoreflect.Message {
-	mi := &file_store_eventpb_event_proto_msgTypes[13]
+	mi := &file_store_eventpb_event_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1398,7 +1495,7 @@ func (x *Sandbox) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sandbox.ProtoReflect.Descriptor instead.
 func (*Sandbox) Descriptor() ([]byte, []int) {
-	return file_store_eventpb_event_proto_rawDescGZIP(), []int{13}
+	return file_store_eventpb_event_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Sandbox) GetId() string {
@@ -1517,7 +1614,7 @@ type Container struct {
 
 func (x *Container) Reset() {
 	*x = Container{}
-	mi := &file_store_eventpb_event_proto_msgTypes[14]
+	mi := &file_store_eventpb_event_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1529,7 +1626,7 @@ func (x *Container) String() string {
 func (*Container) ProtoMessage() {}
 
 func (x *Container) ProtoReflect() protoreflect.Message {
-	mi := &file_store_eventpb_event_proto_msgTypes[14]
+	mi := &file_store_eventpb_event_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1542,7 +1639,7 @@ func (x *Container) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Container.ProtoReflect.Descriptor instead.
 func (*Container) Descriptor() ([]byte, []int) {
-	return file_store_eventpb_event_proto_rawDescGZIP(), []int{14}
+	return file_store_eventpb_event_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Container) GetId() string {
@@ -1701,7 +1798,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_store_eventpb_event_proto_msgTypes[15]
+	mi := &file_store_eventpb_event_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1713,7 +1810,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_store_eventpb_event_proto_msgTypes[15]
+	mi := &file_store_eventpb_event_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1726,7 +1823,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_store_eventpb_event_proto_rawDescGZIP(), []int{15}
+	return file_store_eventpb_event_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Operation) GetOp() string {
@@ -1785,7 +1882,7 @@ type Backend struct {
 
 func (x *Backend) Reset() {
 	*x = Backend{}
-	mi := &file_store_eventpb_event_proto_msgTypes[16]
+	mi := &file_store_eventpb_event_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1797,7 +1894,7 @@ func (x *Backend) String() string {
 func (*Backend) ProtoMessage() {}
 
 func (x *Backend) ProtoReflect() protoreflect.Message {
-	mi := &file_store_eventpb_event_proto_msgTypes[16]
+	mi := &file_store_eventpb_event_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1810,7 +1907,7 @@ func (x *Backend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backend.ProtoReflect.Descriptor instead.
 func (*Backend) Descriptor() ([]byte, []int) {
-	return file_store_eventpb_event_proto_rawDescGZIP(), []int{16}
+	return file_store_eventpb_event_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Backend) GetName() string {
@@ -1858,7 +1955,7 @@ type State struct {
 
 func (x *State) Reset() {
 	*x = State{}
-	mi := &file_store_eventpb_event_proto_msgTypes[17]
+	mi := &file_store_eventpb_event_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1870,7 +1967,7 @@ func (x *State) String() string {
 func (*State) ProtoMessage() {}
 
 func (x *State) ProtoReflect() protoreflect.Message {
-	mi := &file_store_eventpb_event_proto_msgTypes[17]
+	mi := &file_store_eventpb_event_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1883,7 +1980,7 @@ func (x *State) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use State.ProtoReflect.Descriptor instead.
 func (*State) Descriptor() ([]byte, []int) {
-	return file_store_eventpb_event_proto_rawDescGZIP(), []int{17}
+	return file_store_eventpb_event_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *State) GetSeq() uint64 {
@@ -1939,7 +2036,7 @@ var File_store_eventpb_event_proto protoreflect.FileDescriptor
 
 const file_store_eventpb_event_proto_rawDesc = "" +
 	"\n" +
-	"\x19store/eventpb/event.proto\x12\x0fcrimux.store.v1\"\x85\x05\n" +
+	"\x19store/eventpb/event.proto\x12\x0fcrimux.store.v1\"\xbb\x05\n" +
 	"\x05Event\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x12\n" +
 	"\x04time\x18\x02 \x01(\x03R\x04time\x12\x1d\n" +
@@ -1956,7 +2053,8 @@ const file_store_eventpb_event_proto_rawDesc = "" +
 	"\x06health\x18\x16 \x01(\v2\x17.crimux.store.v1.HealthH\x00R\x06health\x121\n" +
 	"\x06policy\x18\x17 \x01(\v2\x17.crimux.store.v1.PolicyH\x00R\x06policy\x121\n" +
 	"\x06called\x18\x18 \x01(\v2\x17.crimux.store.v1.CalledH\x00R\x06called\x121\n" +
-	"\x06probed\x18\x19 \x01(\v2\x17.crimux.store.v1.ProbedH\x00R\x06probedB\x06\n" +
+	"\x06probed\x18\x19 \x01(\v2\x17.crimux.store.v1.ProbedH\x00R\x06probed\x124\n" +
+	"\anoticed\x18\x1a \x01(\v2\x18.crimux.store.v1.NoticedH\x00R\anoticedB\x06\n" +
 	"\x04kind\"N\n" +
 	"\aStarted\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x10\n" +
@@ -2039,7 +2137,14 @@ const file_store_eventpb_event_proto_rawDesc = "" +
 	"\x05count\x18\x02 \x01(\x04R\x05count\x12\x12\n" +
 	"\x04code\x18\x03 \x01(\rR\x04code\x12\x1b\n" +
 	"\texit_code\x18\x04 \x01(\x05R\bexitCode\x12\x14\n" +
-	"\x05since\x18\x05 \x01(\x03R\x05since\"\xd3\x04\n" +
+	"\x05since\x18\x05 \x01(\x03R\x05since\"\x8f\x01\n" +
+	"\aNoticed\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
+	"\n" +
+	"sandbox_id\x18\x02 \x01(\tR\tsandboxId\x12!\n" +
+	"\fcontainer_id\x18\x03 \x01(\tR\vcontainerId\x12\x18\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\x12\x14\n" +
+	"\x05count\x18\x05 \x01(\x04R\x05count\"\xd3\x04\n" +
 	"\aSandbox\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\abackend\x18\x02 \x01(\tR\abackend\x12)\n" +
@@ -2141,7 +2246,7 @@ func file_store_eventpb_event_proto_rawDescGZIP() []byte {
 }
 
 var file_store_eventpb_event_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_store_eventpb_event_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_store_eventpb_event_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_store_eventpb_event_proto_goTypes = []any{
 	(SandboxState)(0),   // 0: crimux.store.v1.SandboxState
 	(ContainerState)(0), // 1: crimux.store.v1.ContainerState
@@ -2158,17 +2263,18 @@ var file_store_eventpb_event_proto_goTypes = []any{
 	(*Policy)(nil),      // 12: crimux.store.v1.Policy
 	(*Called)(nil),      // 13: crimux.store.v1.Called
 	(*Probed)(nil),      // 14: crimux.store.v1.Probed
-	(*Sandbox)(nil),     // 15: crimux.store.v1.Sandbox
-	(*Container)(nil),   // 16: crimux.store.v1.Container
-	(*Operation)(nil),   // 17: crimux.store.v1.Operation
-	(*Backend)(nil),     // 18: crimux.store.v1.Backend
-	(*State)(nil),       // 19: crimux.store.v1.State
-	nil,                 // 20: crimux.store.v1.Intent.LabelsEntry
-	nil,                 // 21: crimux.store.v1.Intent.AnnotationsEntry
-	nil,                 // 22: crimux.store.v1.Sandbox.LabelsEntry
-	nil,                 // 23: crimux.store.v1.Sandbox.AnnotationsEntry
-	nil,                 // 24: crimux.store.v1.Container.LabelsEntry
-	nil,                 // 25: crimux.store.v1.Container.AnnotationsEntry
+	(*Noticed)(nil),     // 15: crimux.store.v1.Noticed
+	(*Sandbox)(nil),     // 16: crimux.store.v1.Sandbox
+	(*Container)(nil),   // 17: crimux.store.v1.Container
+	(*Operation)(nil),   // 18: crimux.store.v1.Operation
+	(*Backend)(nil),     // 19: crimux.store.v1.Backend
+	(*State)(nil),       // 20: crimux.store.v1.State
+	nil,                 // 21: crimux.store.v1.Intent.LabelsEntry
+	nil,                 // 22: crimux.store.v1.Intent.AnnotationsEntry
+	nil,                 // 23: crimux.store.v1.Sandbox.LabelsEntry
+	nil,                 // 24: crimux.store.v1.Sandbox.AnnotationsEntry
+	nil,                 // 25: crimux.store.v1.Container.LabelsEntry
+	nil,                 // 26: crimux.store.v1.Container.AnnotationsEntry
 }
 var file_store_eventpb_event_proto_depIdxs = []int32{
 	3,  // 0: crimux.store.v1.Event.started:type_name -> crimux.store.v1.Started
@@ -2181,34 +2287,35 @@ var file_store_eventpb_event_proto_depIdxs = []int32{
 	12, // 7: crimux.store.v1.Event.policy:type_name -> crimux.store.v1.Policy
 	13, // 8: crimux.store.v1.Event.called:type_name -> crimux.store.v1.Called
 	14, // 9: crimux.store.v1.Event.probed:type_name -> crimux.store.v1.Probed
-	5,  // 10: crimux.store.v1.Intent.pod:type_name -> crimux.store.v1.PodKey
-	6,  // 11: crimux.store.v1.Intent.route:type_name -> crimux.store.v1.Route
-	20, // 12: crimux.store.v1.Intent.labels:type_name -> crimux.store.v1.Intent.LabelsEntry
-	21, // 13: crimux.store.v1.Intent.annotations:type_name -> crimux.store.v1.Intent.AnnotationsEntry
-	15, // 14: crimux.store.v1.Outcome.sandbox:type_name -> crimux.store.v1.Sandbox
-	16, // 15: crimux.store.v1.Outcome.container:type_name -> crimux.store.v1.Container
-	15, // 16: crimux.store.v1.Observed.sandboxes:type_name -> crimux.store.v1.Sandbox
-	16, // 17: crimux.store.v1.Observed.containers:type_name -> crimux.store.v1.Container
-	5,  // 18: crimux.store.v1.Sandbox.pod:type_name -> crimux.store.v1.PodKey
-	0,  // 19: crimux.store.v1.Sandbox.state:type_name -> crimux.store.v1.SandboxState
-	22, // 20: crimux.store.v1.Sandbox.labels:type_name -> crimux.store.v1.Sandbox.LabelsEntry
-	23, // 21: crimux.store.v1.Sandbox.annotations:type_name -> crimux.store.v1.Sandbox.AnnotationsEntry
-	6,  // 22: crimux.store.v1.Sandbox.route:type_name -> crimux.store.v1.Route
-	1,  // 23: crimux.store.v1.Container.state:type_name -> crimux.store.v1.ContainerState
-	24, // 24: crimux.store.v1.Container.labels:type_name -> crimux.store.v1.Container.LabelsEntry
-	25, // 25: crimux.store.v1.Container.annotations:type_name -> crimux.store.v1.Container.AnnotationsEntry
-	7,  // 26: crimux.store.v1.Operation.intent:type_name -> crimux.store.v1.Intent
-	8,  // 27: crimux.store.v1.Operation.steps:type_name -> crimux.store.v1.Step
-	15, // 28: crimux.store.v1.State.sandboxes:type_name -> crimux.store.v1.Sandbox
-	16, // 29: crimux.store.v1.State.containers:type_name -> crimux.store.v1.Container
-	17, // 30: crimux.store.v1.State.operations:type_name -> crimux.store.v1.Operation
-	18, // 31: crimux.store.v1.State.backends:type_name -> crimux.store.v1.Backend
-	12, // 32: crimux.store.v1.State.policy:type_name -> crimux.store.v1.Policy
-	33, // [33:33] is the sub-list for method output_type
-	33, // [33:33] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	15, // 10: crimux.store.v1.Event.noticed:type_name -> crimux.store.v1.Noticed
+	5,  // 11: crimux.store.v1.Intent.pod:type_name -> crimux.store.v1.PodKey
+	6,  // 12: crimux.store.v1.Intent.route:type_name -> crimux.store.v1.Route
+	21, // 13: crimux.store.v1.Intent.labels:type_name -> crimux.store.v1.Intent.LabelsEntry
+	22, // 14: crimux.store.v1.Intent.annotations:type_name -> crimux.store.v1.Intent.AnnotationsEntry
+	16, // 15: crimux.store.v1.Outcome.sandbox:type_name -> crimux.store.v1.Sandbox
+	17, // 16: crimux.store.v1.Outcome.container:type_name -> crimux.store.v1.Container
+	16, // 17: crimux.store.v1.Observed.sandboxes:type_name -> crimux.store.v1.Sandbox
+	17, // 18: crimux.store.v1.Observed.containers:type_name -> crimux.store.v1.Container
+	5,  // 19: crimux.store.v1.Sandbox.pod:type_name -> crimux.store.v1.PodKey
+	0,  // 20: crimux.store.v1.Sandbox.state:type_name -> crimux.store.v1.SandboxState
+	23, // 21: crimux.store.v1.Sandbox.labels:type_name -> crimux.store.v1.Sandbox.LabelsEntry
+	24, // 22: crimux.store.v1.Sandbox.annotations:type_name -> crimux.store.v1.Sandbox.AnnotationsEntry
+	6,  // 23: crimux.store.v1.Sandbox.route:type_name -> crimux.store.v1.Route
+	1,  // 24: crimux.store.v1.Container.state:type_name -> crimux.store.v1.ContainerState
+	25, // 25: crimux.store.v1.Container.labels:type_name -> crimux.store.v1.Container.LabelsEntry
+	26, // 26: crimux.store.v1.Container.annotations:type_name -> crimux.store.v1.Container.AnnotationsEntry
+	7,  // 27: crimux.store.v1.Operation.intent:type_name -> crimux.store.v1.Intent
+	8,  // 28: crimux.store.v1.Operation.steps:type_name -> crimux.store.v1.Step
+	16, // 29: crimux.store.v1.State.sandboxes:type_name -> crimux.store.v1.Sandbox
+	17, // 30: crimux.store.v1.State.containers:type_name -> crimux.store.v1.Container
+	18, // 31: crimux.store.v1.State.operations:type_name -> crimux.store.v1.Operation
+	19, // 32: crimux.store.v1.State.backends:type_name -> crimux.store.v1.Backend
+	12, // 33: crimux.store.v1.State.policy:type_name -> crimux.store.v1.Policy
+	34, // [34:34] is the sub-list for method output_type
+	34, // [34:34] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_store_eventpb_event_proto_init() }
@@ -2227,6 +2334,7 @@ func file_store_eventpb_event_proto_init() {
 		(*Event_Policy)(nil),
 		(*Event_Called)(nil),
 		(*Event_Probed)(nil),
+		(*Event_Noticed)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2234,7 +2342,7 @@ func file_store_eventpb_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_store_eventpb_event_proto_rawDesc), len(file_store_eventpb_event_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   24,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

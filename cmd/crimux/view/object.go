@@ -42,6 +42,8 @@ func objectsOf(before *store.State, e *eventpb.Event) []object {
 		return []object{byID(before, k.Called.GetSandboxId(), k.Called.GetContainerId())}
 	case *eventpb.Event_Probed:
 		return []object{byID(before, "", k.Probed.GetContainerId())}
+	case *eventpb.Event_Noticed:
+		return []object{byID(before, k.Noticed.GetSandboxId(), k.Noticed.GetContainerId())}
 	}
 	return nil
 }

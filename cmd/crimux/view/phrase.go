@@ -99,6 +99,15 @@ func observedWords(before *store.State, obs *eventpb.Observed, objects []object)
 	return join(": ", clean(obs.GetCause()), strings.Join(parts, "; ")), failed
 }
 
+// noticedWords says what a backend has met, and how often.
+func noticedWords(n *eventpb.Noticed) string {
+	words := join(": ", clean(n.GetName()), clean(n.GetMessage()))
+	if n.GetCount() > 1 {
+		words = fmt.Sprintf("%s (%d times)", words, n.GetCount())
+	}
+	return words
+}
+
 func count(n int, what string) string {
 	if n == 1 {
 		return "1 " + what

@@ -90,6 +90,9 @@ func NewRecord(before *store.State, e *eventpb.Event) (Record, error) {
 	case *eventpb.Event_Probed:
 		r.Kind, message = "probed", k.Probed
 		r.Method, r.Code = execSync, codeName(k.Probed.GetCode())
+	case *eventpb.Event_Noticed:
+		r.Kind, message = "noticed", k.Noticed
+		r.Message = k.Noticed.GetMessage()
 	default:
 		r.Kind, message = "unknown", (*eventpb.Started)(nil)
 	}

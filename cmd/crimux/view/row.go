@@ -65,6 +65,9 @@ func (rs *Rows) Row(before *store.State, e *eventpb.Event, sel Selector) Row {
 	case *eventpb.Event_Probed:
 		r.Event, r.Failed = execSync, probeFailed(k.Probed)
 		r.Detail = join(": ", probeWords(k.Probed), o.name())
+	case *eventpb.Event_Noticed:
+		r.Event, r.Failed = "Noticed", true
+		r.Detail = join(": ", noticedWords(k.Noticed), o.name())
 	default:
 		r.Event, r.Detail = "Unknown", "written by a newer crimux"
 	}

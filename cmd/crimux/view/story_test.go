@@ -31,6 +31,8 @@ func (s *script) add(op, backend string, kind any) *script {
 		e.Kind = &eventpb.Event_Health{Health: k}
 	case *eventpb.Probed:
 		e.Kind = &eventpb.Event_Probed{Probed: k}
+	case *eventpb.Noticed:
+		e.Kind = &eventpb.Event_Noticed{Noticed: k}
 	}
 	s.events = append(s.events, e)
 	return s
@@ -162,6 +164,17 @@ func TestStories(t *testing.T) {
 				"Observed container app EXITED, found, exit 0 (Completed), seen on lookup",
 				"Observed container app is gone, seen on poll",
 				"ExecSync 2 × DeadlineExceeded: container cc",
+			},
+		},
+		"lines of a log were lost": {
+			new(script).
+				pod("docker", "web", "u", "aa").
+				add("", "docker", &eventpb.Observed{Containers: []*eventpb.Container{exited(0, "Completed")}, Cause: "lookup"}).
+				add("", "docker", &eventpb.Noticed{Name: "log.gap", ContainerId: "cc", Message: "lost", Count: 3}),
+			[]string{
+				"RunPodSandbox OK: sandbox aa",
+				"Observed container app EXITED, found, exit 0 (Completed), seen on lookup",
+				"Noticed log.gap: lost (3 times): container app",
 			},
 		},
 		"recovery finds what is left": {

@@ -30,6 +30,9 @@ func (t *Teller) tell(s *Story, o object, before *store.State, e *eventpb.Event)
 		l := s.add(e, execSync, o)
 		l.Code, l.Failed = codeName(k.Probed.GetCode()), probeFailed(k.Probed)
 		l.Result = join(": ", probeWords(k.Probed), o.name())
+	case *eventpb.Event_Noticed:
+		l := s.add(e, "Noticed", o)
+		l.Failed, l.Result = true, join(": ", noticedWords(k.Noticed), o.name())
 	}
 }
 
