@@ -97,6 +97,8 @@ type CNI struct {
 	ConfDir  string
 	BinDirs  []string
 	CacheDir string
+	// GC has plugins that know it give back what is no sandbox's (CNI 1.1).
+	GC bool
 }
 
 // Logs is the rotation of the Engine's json-file log, in the form that the

@@ -96,7 +96,7 @@ func TestLoadEveryKey(t *testing.T) {
 				Name:          "zeta",
 				Type:          TypeDocker,
 				Endpoint:      "unix:///var/run/docker-2.sock",
-				CNI:           CNI{ConfDir: "/etc/cni/zeta", BinDirs: []string{"/usr/libexec/cni"}, CacheDir: "/var/cache/cni"},
+				CNI:           CNI{ConfDir: "/etc/cni/zeta", BinDirs: []string{"/usr/libexec/cni"}, CacheDir: "/var/cache/cni", GC: true},
 				PodInfraImage: "localhost:5000/pause@sha256:" + strings.Repeat("0", 64),
 				Logs:          Logs{MaxSize: "16k", MaxFiles: 5},
 				StreamListen:  "[::1]:10010",

@@ -14,6 +14,7 @@ import (
 const (
 	tagString = "!!str"
 	tagInt    = "!!int"
+	tagBool   = "!!bool"
 	tagNull   = "!!null"
 	tagMap    = "!!map"
 	tagList   = "!!seq"
@@ -118,7 +119,7 @@ func typeName(tag string) string {
 		return "nothing"
 	case "!!float":
 		return "a number with a fraction"
-	case "!!bool":
+	case tagBool:
 		return "a boolean"
 	case "!!timestamp":
 		return "a date"
@@ -218,6 +219,21 @@ func (r *reader) number(to *int) value {
 			return
 		}
 		*to = i
+	}
+}
+
+// flag reads true or false.
+func (r *reader) flag(to *bool) value {
+	return func(key string, n *yaml.Node) {
+		if !r.is(key, n, tagBool) {
+			return
+		}
+		// YAML has True, TRUE and more for it, which read like a name.
+		if n.Value != "true" && n.Value != "false" {
+			r.fail(n, key, "%s: write true or false", quote(n.Value))
+			return
+		}
+		*to = n.Value == "true"
 	}
 }
 

@@ -114,7 +114,8 @@ func (r *reader) backend(name, key string, n *yaml.Node) Backend {
 			r.object(key, n,
 				field{"confDir", r.text(&b.CNI.ConfDir)},
 				field{"binDirs", r.texts(&b.CNI.BinDirs)},
-				field{"cacheDir", r.text(&b.CNI.CacheDir)})
+				field{"cacheDir", r.text(&b.CNI.CacheDir)},
+				field{"gc", r.flag(&b.CNI.GC)})
 		}},
 		field{"logs", func(key string, n *yaml.Node) {
 			r.object(key, n,

@@ -34,6 +34,7 @@ func openBackend(b policy.Backend, logger *slog.Logger) (backends.Backend, error
 			Endpoint:      b.Endpoint,
 			PodInfraImage: b.PodInfraImage,
 			CNI:           cni.Config{ConfDir: b.CNI.ConfDir, BinDirs: b.CNI.BinDirs, CacheDir: b.CNI.CacheDir},
+			NetworkGC:     b.CNI.GC,
 			StreamListen:  b.StreamListen,
 			LogMaxSize:    b.Logs.MaxSize,
 			LogMaxFiles:   b.Logs.MaxFiles,
