@@ -72,6 +72,13 @@ func (s *Server) perform(ctx context.Context, c *call) (backends.Answer, error) 
 	if err := s.lanes[c.target.Name()].wait(ctx, c.target); err != nil {
 		return backends.Answer{}, err
 	}
+	if c.method.class == byHandler {
+		done, err := s.collector.creating(ctx)
+		if err != nil {
+			return backends.Answer{}, status.FromContextError(err).Err()
+		}
+		defer done()
+	}
 	if c.earlier != nil {
 		if a, ok := c.earlier(ctx); ok {
 			return a, nil

@@ -51,6 +51,8 @@ type Server struct {
 	probes  probes
 	late    late
 	lanes   map[string]*lane
+	// collector cleans up after network plugins, where that is configured.
+	collector *collector
 	// operations counts those that go on without their caller.
 	operations sync.WaitGroup
 	// startSeq is the last event of the runs before this one: an operation
@@ -69,6 +71,7 @@ func New(o Options) (*Server, error) {
 	for _, m := range s.set.All() {
 		s.lanes[m.Name()] = newLane()
 	}
+	s.collector = newCollector(s)
 	if err := s.checkBackends(); err != nil {
 		return nil, err
 	}
@@ -102,6 +105,7 @@ func (s *Server) Run(ctx context.Context) error {
 	for _, m := range s.set.All() {
 		wg.Go(func() { s.watch(ctx, m) })
 	}
+	wg.Go(func() { s.collector.run(ctx) })
 	return s.set.Run(ctx)
 }
 
