@@ -32,6 +32,7 @@ type facts struct {
 	rootDir      string
 	driver       string
 	cgroupDriver string
+	cgroupV2     bool
 	apparmor     bool
 	selinux      bool
 	cdi          bool
@@ -51,6 +52,8 @@ type nodeOptions struct {
 	logs     container.LogConfig
 	// readFile reads a seccomp profile.
 	readFile func(path string) ([]byte, error)
+	// proc is where processes are found.
+	proc procFS
 }
 
 // currentFacts returns facts that are not older than age.
@@ -95,6 +98,7 @@ func readFacts(info system.Info, api string) (*facts, error) {
 	f := &facts{
 		read: time.Now(), version: info.ServerVersion, api: api, rootDir: info.DockerRootDir, driver: info.Driver,
 		cgroupDriver: info.CgroupDriver, apparmor: has("apparmor"), selinux: has("selinux"),
+		cgroupV2:       info.CgroupVersion == "2",
 		cdi:            len(info.CDISpecDirs) > 0,
 		roNonRecursive: versions.GreaterThanOrEqualTo(api, "1.44"),
 		runtimes:       map[string]bool{}, defaultRuntime: info.DefaultRuntime,

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	cerrdefs "github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/image"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -27,13 +28,19 @@ func (s *server) ListImages(ctx context.Context, r *runtimeapi.ListImagesRequest
 	if err != nil {
 		return nil, s.fail(err, "list images")
 	}
+	users, err := s.imageUsers.of(ctx, s, all)
+	if err != nil {
+		return nil, err
+	}
 	out := &runtimeapi.ListImagesResponse{}
 	for _, i := range all {
 		tags, digests := named(i.RepoTags), named(i.RepoDigests)
-		out.Images = append(out.Images, &runtimeapi.Image{
+		img := &runtimeapi.Image{
 			Id: i.ID, RepoTags: tags, RepoDigests: digests, Size: uint64(max(i.Size, 0)),
 			Pinned: s.infra.pinned(append(slices.Clone(tags), digests...)),
-		})
+		}
+		img.Uid, img.Username = imageUser(users[i.ID])
+		out.Images = append(out.Images, img)
 	}
 	return out, nil
 }
@@ -141,6 +148,10 @@ func (s *server) RemoveImage(ctx context.Context, r *runtimeapi.RemoveImageReque
 	}
 	names := []string{ref}
 	if isImageID(ref, img.ID) {
+		// Before the first name is gone: half a removal helps nobody.
+		if err := s.checkUnused(ctx, ref, img.ID); err != nil {
+			return nil, err
+		}
 		// The id comes last: what is left then has no name any more.
 		names = append(append(named(img.RepoTags), named(img.RepoDigests)...), img.ID)
 	}
@@ -160,10 +171,36 @@ func (s *server) removeImageName(ctx context.Context, name string) error {
 	}
 	failed := s.fail(err, "remove image %q", name)
 	// Another call may have been quicker, which shows as various errors.
-	if _, ok, err := s.findImage(ctx, name); err != nil || ok {
+	img, ok, err := s.findImage(ctx, name)
+	if err != nil {
 		return failed
 	}
-	return nil
+	if !ok {
+		return nil
+	}
+	if used := s.checkUnused(ctx, name, img.ID); status.Code(used) == codes.FailedPrecondition {
+		return used
+	}
+	return failed
+}
+
+// checkUnused refuses the removal of an image that containers, ended ones too,
+// are made of, and names them: the Engine gives no more than half an id.
+func (s *server) checkUnused(ctx context.Context, ref, id string) error {
+	all, err := s.engine.ContainerList(ctx, container.ListOptions{All: true})
+	if err != nil {
+		return s.fail(err, "list the containers of image %q", ref)
+	}
+	var users []string
+	for _, c := range all {
+		if c.ImageID == id {
+			users = append(users, strings.TrimPrefix(strings.Join(c.Names, " "), "/")+" ("+c.ID+")")
+		}
+	}
+	if len(users) == 0 {
+		return nil
+	}
+	return status.Errorf(codes.FailedPrecondition, "remove image %q: it is used by %s: remove that first", ref, strings.Join(users, ", "))
 }
 
 // isImageID reports whether ref names the image by its id, with or without

@@ -40,6 +40,9 @@ const (
 	// labelImage is the container's image as it was asked for: the Engine
 	// shows another once the tag has moved.
 	labelImage = ownPrefix + "image"
+	// labelCgroup is what is written to the container's cgroup once it runs:
+	// see cgroupSettings.
+	labelCgroup = ownPrefix + "cgroup"
 	// labelForeign lists, as JSON, the labels that come from the image: the
 	// Engine mixes them with the container's own, and they must be taken
 	// neither for ours nor for the pod's.
@@ -100,7 +103,7 @@ type object struct {
 	kind                string // typeSandbox or typeContainer
 	labels, annotations map[string]string
 	op, handler, pid    string
-	image               string
+	image, cgroup       string
 	sandboxID, logPath  string
 	created             int64 // 0 if it is not ours
 }
@@ -118,7 +121,7 @@ func decodeObject(name string, labels map[string]string) (o object, ok bool) {
 		return object{}, false
 	}
 	o.op, o.handler, o.pid, o.image = labels[labelOp], labels[labelHandler], labels[labelPID], labels[labelImage]
-	o.sandboxID, o.logPath = labels[labelSandboxID], labels[labelLogPath]
+	o.sandboxID, o.logPath, o.cgroup = labels[labelSandboxID], labels[labelLogPath], labels[labelCgroup]
 	if ns, err := strconv.ParseInt(labels[labelCreated], 10, 64); err == nil {
 		o.created = ns
 	}

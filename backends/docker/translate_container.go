@@ -59,11 +59,11 @@ func translateContainer(r *runtimeapi.CreateContainerRequest, sandbox podSandbox
 		s.own[labelLogPath] = logPath
 	}
 	s.host.Runtime = sandbox.handler
-	if s.host.Mounts, err = translateMounts(c.Mounts, sandbox.handler, f); err != nil {
+	if s.host.Mounts, s.host.Binds, err = translateMounts(c.Mounts, sandbox.handler, f); err != nil {
 		return nil, err
 	}
-	for _, m := range s.host.Mounts {
-		s.hostPaths = append(s.hostPaths, m.Source)
+	for _, m := range c.Mounts {
+		s.hostPaths = append(s.hostPaths, m.GetHostPath())
 	}
 	if err := s.translateLinux(c.GetLinux(), r.GetSandboxConfig().GetLinux().GetCgroupParent(), sandbox, f, n); err != nil {
 		return nil, err
@@ -138,11 +138,17 @@ func translateProcess(c *runtimeapi.ContainerConfig) (*container.Config, error) 
 
 // translateLinux carries over config.linux.
 func (s *containerSpec) translateLinux(l *runtimeapi.LinuxContainerConfig, parent string, sandbox podSandbox, f *facts, n nodeOptions) error {
-	resources, err := translateResources("config.linux.resources", l.GetResources())
+	resources, settings, err := translateResources("config.linux.resources", l.GetResources(), f)
 	if err != nil {
 		return err
 	}
 	s.host.Resources = resources
+	if s.own[labelCgroup], err = settings.encode(); err != nil {
+		return err
+	}
+	if s.own[labelCgroup] == "" {
+		delete(s.own, labelCgroup)
+	}
 	if s.host.OomScoreAdj, err = oomScore("config.linux.resources.oom_score_adj", l.GetResources().GetOomScoreAdj(), n.oomFloor); err != nil {
 		return err
 	}
@@ -211,7 +217,7 @@ func (s *containerSpec) translateSecurity(sc *runtimeapi.LinuxContainerSecurityC
 	if len(caps.GetAddAmbientCapabilities()) > 0 {
 		return refused(field+".capabilities.add_ambient_capabilities", "the docker engine has no ambient capabilities")
 	}
-	s.host.CapAdd, s.host.CapDrop = caps.GetAddCapabilities(), caps.GetDropCapabilities()
+	s.host.CapAdd, s.host.CapDrop = translateCapabilities(caps.GetAddCapabilities(), caps.GetDropCapabilities())
 	s.host.Privileged, s.host.ReadonlyRootfs = sc.GetPrivileged(), sc.GetReadonlyRootfs()
 	if sc != nil {
 		// On the wire an empty list is an absent one. The kubelet always

@@ -5,22 +5,27 @@ import (
 	"path"
 	"strings"
 
+	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/mount"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // translateMounts carries over a container's bind mounts. They are structured
-// all the way: a path with a colon in it is a path.
-func translateMounts(mounts []*runtimeapi.Mount, handler string, f *facts) ([]mount.Mount, error) {
-	var out []mount.Mount
+// all the way: a path with a colon in it is a path. Only those to be relabelled
+// have to be texts, since the Engine knows no other way to ask for it.
+func translateMounts(mounts []*runtimeapi.Mount, handler string, f *facts) (out []mount.Mount, binds []string, err error) {
 	for i, m := range mounts {
 		field := fmt.Sprintf("config.mounts[%d]", i)
 		if err := checkMount(field, m, handler, f); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		propagation, err := translatePropagation(field+".propagation", m.GetPropagation())
 		if err != nil {
-			return nil, err
+			return nil, nil, err
+		}
+		if m.GetSelinuxRelabel() && f.selinux {
+			binds = append(binds, relabelled(m, propagation))
+			continue
 		}
 		out = append(out, mount.Mount{
 			Type: mount.TypeBind, Source: m.GetHostPath(), Target: m.GetContainerPath(), ReadOnly: m.GetReadonly(),
@@ -33,7 +38,17 @@ func translateMounts(mounts []*runtimeapi.Mount, handler string, f *facts) ([]mo
 			},
 		})
 	}
-	return out, nil
+	return out, binds, nil
+}
+
+// relabelled is the text of a mount whose source is to get the pod's SELinux
+// label, which the pod's containers have in common through their ipc namespace.
+func relabelled(m *runtimeapi.Mount, p mount.Propagation) string {
+	mode := "rw"
+	if m.GetReadonly() {
+		mode = "ro"
+	}
+	return strings.Join([]string{m.GetHostPath(), m.GetContainerPath(), mode + ",Z," + string(p)}, ":")
 }
 
 // checkMount refuses what cannot be mounted.
@@ -49,8 +64,10 @@ func checkMount(field string, m *runtimeapi.Mount, handler string, f *facts) err
 		return refused(field+".gidMappings", "the docker engine has no id-mapped mounts")
 	case len(m.GetMountOptions()) > 0:
 		return refused(field+".mount_options", "the docker engine takes no options for bind mounts")
-	case m.GetSelinuxRelabel() && f.selinux:
-		return refused(field+".selinux_relabel", "relabelling on a node with SELinux")
+	case m.GetSelinuxRelabel() && f.selinux && strings.Contains(m.GetHostPath()+m.GetContainerPath(), ":"):
+		return refused(field+".selinux_relabel", "the docker engine relabels no path with a colon in it")
+	case m.GetSelinuxRelabel() && f.selinux && m.GetRecursiveReadOnly():
+		return refused(field+".selinux_relabel", "the docker engine relabels no mount that is to be recursively read-only")
 	case !path.IsAbs(m.GetHostPath()) || strings.ContainsRune(m.GetHostPath(), 0):
 		return invalid(field+".host_path", "%q is not an absolute path", m.GetHostPath())
 	case !path.IsAbs(m.GetContainerPath()) || strings.ContainsRune(m.GetContainerPath(), 0) || path.Clean(m.GetContainerPath()) == "/":
@@ -82,22 +99,51 @@ func translatePropagation(field string, p runtimeapi.MountPropagation) (mount.Pr
 	return "", invalid(field, "%d: unknown", p)
 }
 
-// criMounts are a container's bind mounts as the CRI reports them.
-func criMounts(mounts []mount.Mount) []*runtimeapi.Mount {
+// criBinds are a container's bind mounts that are written as texts: those of
+// other shims, and those that were relabelled.
+func criBinds(binds []string) []*runtimeapi.Mount {
 	var out []*runtimeapi.Mount
-	for _, m := range mounts {
+	for _, b := range binds {
+		parts := strings.Split(b, ":")
+		if len(parts) < 2 || !path.IsAbs(parts[0]) {
+			continue // a volume, or nothing that we could read
+		}
+		c := &runtimeapi.Mount{HostPath: parts[0], ContainerPath: parts[1]}
+		for option := range strings.SplitSeq(strings.Join(parts[2:], ","), ",") {
+			switch option {
+			case "ro":
+				c.Readonly = true
+			case "z", "Z":
+				c.SelinuxRelabel = true
+			default:
+				c.Propagation = max(c.Propagation, criPropagation(mount.Propagation(option)))
+			}
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
+func criPropagation(p mount.Propagation) runtimeapi.MountPropagation {
+	switch p {
+	case mount.PropagationRSlave, mount.PropagationSlave:
+		return runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER
+	case mount.PropagationRShared, mount.PropagationShared:
+		return runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL
+	}
+	return runtimeapi.MountPropagation_PROPAGATION_PRIVATE
+}
+
+// criMounts are a container's bind mounts as the CRI reports them.
+func criMounts(h *container.HostConfig) []*runtimeapi.Mount {
+	out := criBinds(h.Binds)
+	for _, m := range h.Mounts {
 		if m.Type != mount.TypeBind {
 			continue
 		}
 		c := &runtimeapi.Mount{HostPath: m.Source, ContainerPath: m.Target, Readonly: m.ReadOnly}
 		if o := m.BindOptions; o != nil {
-			c.RecursiveReadOnly = o.ReadOnlyForceRecursive
-			switch o.Propagation {
-			case mount.PropagationRSlave, mount.PropagationSlave:
-				c.Propagation = runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER
-			case mount.PropagationRShared, mount.PropagationShared:
-				c.Propagation = runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL
-			}
+			c.RecursiveReadOnly, c.Propagation = o.ReadOnlyForceRecursive, criPropagation(o.Propagation)
 		}
 		out = append(out, c)
 	}

@@ -1,28 +1,17 @@
 package docker
 
 import (
-	"fmt"
-	"maps"
-	"slices"
-
 	"github.com/docker/docker/api/types/container"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// translateResources carries over linux resources. Two things that a stock
-// kubelet always sends are accepted without effect here: hugepage limits of
-// 0, one for each page size of the node, and memory.oom.group=1 on cgroup v2.
-func translateResources(field string, r *runtimeapi.LinuxContainerResources) (container.Resources, error) {
-	for i, h := range r.GetHugepageLimits() {
-		if h.GetLimit() != 0 {
-			return container.Resources{}, refused(fmt.Sprintf("%s.hugepage_limits[%d]", field, i),
-				fmt.Sprintf("a limit of %d bytes for pages of %s cannot be given to the docker engine", h.GetLimit(), h.GetPageSize()))
-		}
-	}
-	for _, k := range slices.Sorted(maps.Keys(r.GetUnified())) {
-		if k != "memory.oom.group" || r.Unified[k] != "1" {
-			return container.Resources{}, refused(fmt.Sprintf("%s.unified[%q]", field, k), "cgroup v2 settings cannot be given to the docker engine")
-		}
+// translateResources carries over linux resources: what the Engine has words
+// for, and what is to be written to the cgroup. oom_score_adj is no resource
+// to the Engine: see oomScore.
+func translateResources(field string, r *runtimeapi.LinuxContainerResources, f *facts) (container.Resources, cgroupSettings, error) {
+	settings, err := translateCgroup(field, r, f)
+	if err != nil {
+		return container.Resources{}, settings, err
 	}
 	for _, v := range []struct {
 		field string
@@ -31,18 +20,18 @@ func translateResources(field string, r *runtimeapi.LinuxContainerResources) (co
 		{"cpu_period", r.GetCpuPeriod()}, {"cpu_shares", r.GetCpuShares()}, {"memory_limit_in_bytes", r.GetMemoryLimitInBytes()},
 	} {
 		if v.value < 0 {
-			return container.Resources{}, invalid(field+"."+v.field, "%d is negative", v.value)
+			return container.Resources{}, settings, invalid(field+"."+v.field, "%d is negative", v.value)
 		}
 	}
 	swap, err := swapLimit(field, r)
 	if err != nil {
-		return container.Resources{}, err
+		return container.Resources{}, settings, err
 	}
 	return container.Resources{
 		CPUPeriod: r.GetCpuPeriod(), CPUQuota: r.GetCpuQuota(), CPUShares: r.GetCpuShares(),
 		Memory: r.GetMemoryLimitInBytes(), MemorySwap: swap,
 		CpusetCpus: r.GetCpusetCpus(), CpusetMems: r.GetCpusetMems(),
-	}, nil
+	}, settings, nil
 }
 
 // swapLimit is memory and swap together. Where none is asked for, it is the

@@ -2,8 +2,10 @@ package docker
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -105,6 +107,9 @@ func (s *sandboxSpec) translateLinux(l *runtimeapi.LinuxPodSandboxConfig, f *fac
 	if err := s.translateNamespaces(sc.GetNamespaceOptions()); err != nil {
 		return err
 	}
+	if err := checkSysctls(field+".sysctls", l.GetSysctls(), s.host); err != nil {
+		return err
+	}
 	user, groups, err := translateUser(field+".security_context", userFields{
 		user: sc.GetRunAsUser(), group: sc.GetRunAsGroup(),
 		groups: sc.GetSupplementalGroups(), policy: sc.GetSupplementalGroupsPolicy(),
@@ -155,6 +160,35 @@ func (s *sandboxSpec) translateNamespaces(o *runtimeapi.NamespaceOption) error {
 		return invalid(field+".pid", "%s: a sandbox can have POD, CONTAINER or NODE", o.GetPid())
 	}
 	return nil
+}
+
+// checkSysctls refuses what would be the whole node's. The OCI runtime would
+// do so as well, but only once the sandbox is half made, and in other words.
+func checkSysctls(field string, sysctls map[string]string, h *container.HostConfig) error {
+	for _, k := range slices.Sorted(maps.Keys(sysctls)) {
+		// Both forms are in use: net.ipv4.conf.eth0.x and net/ipv4/conf/eth0/x.
+		name := strings.ReplaceAll(k, "/", ".")
+		key := fmt.Sprintf("%s[%q]", field, k)
+		switch {
+		case strings.HasPrefix(name, "net."):
+			if h.NetworkMode.IsHost() {
+				return invalid(key, "the pod is on the node's network, and so it would be the node's")
+			}
+		case strings.HasPrefix(name, "fs.mqueue."), ipcSysctls[name]:
+			if h.IpcMode.IsHost() {
+				return invalid(key, "the pod is in the node's ipc namespace, and so it would be the node's")
+			}
+		default:
+			return invalid(key, "it is in none of a pod's namespaces, and so it would be the node's")
+		}
+	}
+	return nil
+}
+
+// ipcSysctls are those that each ipc namespace has for itself.
+var ipcSysctls = map[string]bool{
+	"kernel.msgmax": true, "kernel.msgmnb": true, "kernel.msgmni": true, "kernel.sem": true, "kernel.shmall": true,
+	"kernel.shmmax": true, "kernel.shmmni": true, "kernel.shm_rmid_forced": true,
 }
 
 // checkUserNamespace refuses a user namespace. That there are no options at

@@ -58,6 +58,23 @@ func translateUser(field string, u userFields) (user string, groups []string, er
 	return user, groups, nil
 }
 
+// translateCapabilities makes that what is both added and dropped is dropped,
+// as containerd does: to the Engine adding is the stronger. Names may have the
+// prefix CAP_ or not, for both.
+func translateCapabilities(add, drop []string) (adds, drops []string) {
+	plain := func(name string) string { return strings.TrimPrefix(strings.ToUpper(name), "CAP_") }
+	dropped := make(map[string]bool, len(drop))
+	for _, name := range drop {
+		dropped[plain(name)] = true
+	}
+	for _, name := range add {
+		if !dropped[plain(name)] {
+			adds = append(adds, name)
+		}
+	}
+	return adds, drop
+}
+
 func checkID(field string, id int64) error {
 	if id < 0 || id > math.MaxInt32 {
 		return invalid(field, "%d is no id between 0 and %d", id, math.MaxInt32)

@@ -1,0 +1,45 @@
+package docker
+
+import (
+	"context"
+	"errors"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// applySettings gives a started container what the Engine could not give it. It may
+// be repeated. A container that cannot have what was asked for is not left
+// running without it: other runtimes would not have started it either.
+func (s *server) applySettings(ctx context.Context, f *found) error {
+	err := s.writeSettings(f)
+	if err == nil || errors.Is(err, errEnded) {
+		return nil
+	}
+	code, text := codeOf(err), err.Error()
+	if st, ok := statusIn(err); ok {
+		code, text = st.Code(), st.Message()
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
+	defer cancel()
+	if failed := s.stop(ctx, f.ID, 0); failed != nil {
+		return status.Errorf(code, "start container %s: %s; and it could not be stopped again: %v", f.ID, text, failed)
+	}
+	return status.Errorf(code, "start container %s: %s; it was stopped again", f.ID, text)
+}
+
+// writeSettings writes what was remembered at the container's creation.
+func (s *server) writeSettings(f *found) error {
+	settings, err := decodeCgroupSettings(f.cgroup)
+	if err != nil {
+		return status.Error(codes.FailedPrecondition, err.Error())
+	}
+	if settings.empty() || !f.State.Running || f.State.Pid <= 0 {
+		return nil
+	}
+	c, err := s.node.proc.cgroupOf(f.State.Pid, f.ID)
+	if err != nil {
+		return err
+	}
+	return settings.write(c)
+}
