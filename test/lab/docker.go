@@ -16,11 +16,18 @@ import (
 // it is told another.
 const defaultContainerd = "/run/containerd/containerd.sock"
 
+// OtherRuntime is the name of a second OCI runtime that the lab's dockerd knows. It is runc again.
+const OtherRuntime = "other"
+
 // newDocker writes dockerd's configuration and makes its command line. Everything it would write to the
 // machine's usual places goes to the lab's folder.
 func (l *Lab) newDocker(ctx context.Context, o Options) (*daemon, error) {
 	s := l.site
-	config, err := json.Marshal(object{"deprecated-key-path": s.path("docker/key.json")})
+	config, err := json.Marshal(object{
+		"deprecated-key-path": s.path("docker/key.json"),
+		// A runtime besides the default, as a RuntimeClass chooses one.
+		"runtimes": object{OtherRuntime: object{"path": lookTool("runc")}},
+	})
 	if err != nil {
 		return nil, fmt.Errorf("encode dockerd's configuration: %w", err)
 	}
