@@ -8,10 +8,10 @@ LDFLAGS    := -s -w -X main.version=$(VERSION)
 # Seconds that each fuzz target runs in `make fuzz`.
 FUZZTIME   ?= 30s
 
-.PHONY: help build demo test install unit e2e lint generate bench fuzz clean
+.PHONY: help build demo test install compiler unit e2e test-engines lint generate bench fuzz clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build bin/crimux with the version stamped
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/crimux ./cmd/crimux
@@ -21,16 +21,21 @@ demo: ## show it on real engines, from nothing to two pods and back (as root)
 
 test: install lint unit e2e ## everything that CI runs: lint, unit tests, end-to-end tests on real engines (as root)
 
-install: ## install the engines and tools that the tests need and the machine lacks (as root)
+install: compiler ## install the engines and tools that the tests need and the machine lacks (as root)
+	$(GO) run ./test/lab/cmd/lab install
+
+compiler:
 	@command -v gcc >/dev/null || { echo "installing gcc, which the race detector needs"; \
 		apt-get update -qq && apt-get install -y -qq --no-install-recommends gcc libc6-dev >/dev/null; }
-	$(GO) run ./test/lab/cmd/lab install
 
 unit: ## unit tests with the race detector, no engines
 	$(GO) test -race $$($(GO) list ./... | grep -v /test/)
 
 e2e: ## end-to-end tests on real engines (as root)
 	$(GO) test -race -count=1 -p 1 -timeout 20m ./test/...
+
+test-engines: compiler ## the suites that need Docker, on the Engines of Debian trixie and sid (as root)
+	$(GO) run ./test/engines
 
 lint: ## vet, staticcheck, folder boundaries, formatting, generated code current
 	$(GO) vet ./...

@@ -70,6 +70,18 @@ func cached(folder string, make func(dir string) error) (string, error) {
 	return final, nil
 }
 
+// Prefetch fills the lab's cache with all that labs download, and returns its folder: labs that are shown it then
+// start without a network.
+func Prefetch(ctx context.Context, w io.Writer) (dir string, err error) {
+	if _, err := fetchUserland(ctx, w); err != nil {
+		return "", err
+	}
+	if _, err := buildContainerd2(ctx, w); err != nil {
+		return "", err
+	}
+	return cacheDir(), nil
+}
+
 // buildContainerd2 returns the folder with containerd 2.x and its shim, building them the first time.
 func buildContainerd2(ctx context.Context, w io.Writer) (string, error) {
 	return cached("containerd-"+containerd2+"-"+runtime.GOARCH, func(dir string) error {

@@ -55,6 +55,9 @@ type Options struct {
 	Containerd Version
 	// LiveRestore keeps Docker's containers running while dockerd is down.
 	LiveRestore bool
+	// ContainerdStore has dockerd keep images in its containerd (Engine 24 and up). The environment variable
+	// CRIMUX_LAB_CONTAINERD_STORE sets it for every lab, so that any suite can be run with it.
+	ContainerdStore bool
 	// Log receives progress, one line each; nil discards it.
 	Log io.Writer
 	// NoDocker leaves dockerd out.

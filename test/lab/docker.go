@@ -23,11 +23,15 @@ const OtherRuntime = "other"
 // machine's usual places goes to the lab's folder.
 func (l *Lab) newDocker(ctx context.Context, o Options) (*daemon, error) {
 	s := l.site
-	config, err := json.Marshal(object{
+	settings := object{
 		"deprecated-key-path": s.path("docker/key.json"),
 		// A runtime besides the default, as a RuntimeClass chooses one.
 		"runtimes": object{OtherRuntime: object{"path": lookTool("runc")}},
-	})
+	}
+	if o.ContainerdStore {
+		settings["features"] = object{"containerd-snapshotter": true}
+	}
+	config, err := json.Marshal(settings)
 	if err != nil {
 		return nil, fmt.Errorf("encode dockerd's configuration: %w", err)
 	}
@@ -38,15 +42,18 @@ func (l *Lab) newDocker(ctx context.Context, o Options) (*daemon, error) {
 	args := []string{
 		"--config-file", s.path("daemon.json"), "--data-root", s.path("docker"), "--exec-root", s.path("run/docker"),
 		"-H", "unix://" + l.DockerSocket, "--pidfile", s.path("run/docker.pid"), "--bridge", "none", "--iptables=false",
-		"--exec-opt", "native.cgroupdriver=cgroupfs", "--oom-score-adjust", "0", "--log-level", "warn",
+		"--exec-opt", "native.cgroupdriver=cgroupfs", "--log-level", "warn",
 		fmt.Sprintf("--live-restore=%v", o.LiveRestore),
 	}
 	help, err := output(ctx, "", path, "--help")
 	if err != nil {
 		return nil, fmt.Errorf("ask dockerd for its flags: %w", err)
 	}
-	if strings.Contains(string(help), "--ip6tables") {
-		args = append(args, "--ip6tables=false")
+	// Engines differ in their flags: 20.10 lowers its own OOM score unless told otherwise, later ones leave it.
+	for _, f := range []string{"--ip6tables=false", "--oom-score-adjust=0"} {
+		if name, _, _ := strings.Cut(f, "="); strings.Contains(string(help), name) {
+			args = append(args, f)
+		}
 	}
 	switch {
 	case o.Layout == SharedContainerd:
@@ -83,6 +90,23 @@ func (l *Lab) newEngineContainerd() (*daemon, error) {
 			return err
 		},
 	}, nil
+}
+
+// storeDriver is how an Engine whose images are in containerd calls its kind of driver.
+const storeDriver = "io.containerd.snapshotter.v1"
+
+// checkStore keeps an Engine that ignores the setting from being taken for one with the store.
+func (l *Lab) checkStore(ctx context.Context) error {
+	info, err := l.Docker().Info(ctx)
+	if err != nil {
+		return fmt.Errorf("look where dockerd has its images: %w", err)
+	}
+	for _, s := range info.DriverStatus {
+		if s[1] == storeDriver {
+			return nil
+		}
+	}
+	return fmt.Errorf("dockerd %s cannot keep images in containerd; leave out ContainerdStore", info.ServerVersion)
 }
 
 func (l *Lab) dockerReady(ctx context.Context) error {

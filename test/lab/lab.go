@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -13,6 +14,9 @@ import (
 	"google.golang.org/grpc"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
+
+// storeEnv names the environment variable that stands for [Options.ContainerdStore].
+const storeEnv = "CRIMUX_LAB_CONTAINERD_STORE"
 
 // Lab is a set of running engines. Its methods may be called from several goroutines, but Stop only once.
 type Lab struct {
@@ -59,6 +63,7 @@ func Start(ctx context.Context, o Options) (*Lab, error) {
 	if o.Log == nil {
 		o.Log = io.Discard
 	}
+	o.ContainerdStore = o.ContainerdStore || os.Getenv(storeEnv) != ""
 	if o.Layout == SharedContainerd && o.NoContainerd && !o.NoDocker {
 		return nil, errors.New("start the lab: dockerd cannot share a containerd that is left out; choose the layout OwnContainerd")
 	}
@@ -106,7 +111,10 @@ func (l *Lab) bringUp(ctx context.Context, o Options) error {
 				return err
 			}
 		}
-		return l.startDockerPair(ctx)
+		if err := l.startDockerPair(ctx); err != nil || !o.ContainerdStore || o.NoDocker {
+			return err
+		}
+		return l.checkStore(ctx)
 	})
 	if o.Layout == OwnContainerd && l.containerd != nil {
 		g.Go(func() error { return l.containerd.start(ctx) })

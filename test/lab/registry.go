@@ -30,11 +30,27 @@ func startRegistry() (*imageRegistry, error) {
 	quiet := log.New(io.Discard, "", 0)
 	r := &imageRegistry{
 		addr: ln.Addr().String(),
-		srv:  &http.Server{Handler: registry.New(registry.Logger(quiet)), ErrorLog: quiet, ReadHeaderTimeout: 10 * time.Second},
+		srv:  &http.Server{Handler: jsonErrors(registry.New(registry.Logger(quiet))), ErrorLog: quiet, ReadHeaderTimeout: 10 * time.Second},
 		done: make(chan error, 1),
 	}
 	go func() { r.done <- r.srv.Serve(ln) }()
 	return r, nil
+}
+
+// jsonErrors says of the registry's errors that they are JSON, as real registries do: Engine 26 and up believes no
+// other error.
+func jsonErrors(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(errorWriter{w}, r) })
+}
+
+type errorWriter struct{ http.ResponseWriter }
+
+// WriteHeader sets the type of an error's body.
+func (w errorWriter) WriteHeader(code int) {
+	if code >= http.StatusBadRequest {
+		w.Header().Set("Content-Type", "application/json")
+	}
+	w.ResponseWriter.WriteHeader(code)
 }
 
 // ref names an image of this registry.
