@@ -93,6 +93,7 @@ func newBackendAt(socket, confDir string) (*docker.Backend, error) {
 		Name: "docker", Endpoint: "unix://" + socket, PodInfraImage: "registry.invalid/pause:3.10",
 		CNI:            cni.Config{ConfDir: confDir, BinDirs: l.CNIBinDirs, CacheDir: l.CNICacheDir},
 		CheckpointDirs: []string{filepath.Join(l.Dir, "cri-dockerd", "sandbox"), filepath.Join(l.Dir, "dockershim", "sandbox")},
+		LayerInterval:  time.Second,
 		Logger:         slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 }
