@@ -61,8 +61,12 @@ func (p pins) find(id string) string {
 
 func (p pins) unpin(id string) error {
 	file := p.file(id)
-	if err := unix.Unmount(file, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil &&
-		!errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+	// Until nothing is mounted there: a crash may have led to a second one.
+	var err error
+	for err == nil {
+		err = unix.Unmount(file, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	}
+	if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("let go of the network namespace: unmount %s: %w", file, err)
 	}
 	if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
