@@ -20,84 +20,82 @@ func (b *bench) containerd(ctx context.Context, n *node.Node) error {
 	if _, err := n.Images.PullImage(ctx, &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: image}}); err != nil {
 		return err
 	}
-	run := row{call: "RunPodSandbox", times: make([][]time.Duration, 2)}
+	run := newRow("RunPodSandbox")
 	var last *node.Pod
 	for i := range b.pods {
-		p := b.newPod(n, i)
-		k, to := i%2, []runtimeapi.RuntimeServiceClient{direct, n}[i%2]
-		began := time.Now()
-		r, err := to.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: p.Config})
-		if err != nil {
-			return err
+		to, name := runtimeapi.RuntimeServiceClient(direct), "direct"
+		if i%2 == 1 {
+			to, name = n, "crimux"
 		}
-		run.times[k] = append(run.times[k], time.Since(began))
-		p.Sandbox = r.PodSandboxId
-		if err := addContainer(ctx, to, p, image); err != nil {
+		p, err := b.runPod(ctx, n, to, fmt.Sprintf("bench-%d", i), image, run, name)
+		if err != nil {
 			return err
 		}
 		last = p
 	}
-	rows, err := b.reads(ctx, last, direct, n)
-	if err != nil {
-		return err
-	}
-	return print(os.Stdout, fmt.Sprintf("containerd, %d pods with a container each", b.pods), "direct", "crimux", append(rows, run))
-}
-
-func (b *bench) newPod(n *node.Node, i int) *node.Pod {
-	return &node.Pod{Config: node.PodConfig(fmt.Sprintf("bench-%d", i), filepath.Join(n.Dir, "pods"))}
-}
-
-func addContainer(ctx context.Context, to runtimeapi.RuntimeServiceClient, p *node.Pod, image string) error {
-	c, err := to.CreateContainer(ctx, &runtimeapi.CreateContainerRequest{
-		PodSandboxId: p.Sandbox, Config: node.ContainerConfig("main", image, "sleep", "1000000"), SandboxConfig: p.Config,
-	})
-	if err != nil {
-		return err
-	}
-	p.Container = c.ContainerId
-	_, err = to.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: p.Container})
-	return err
-}
-
-// reads measures the calls of a kubelet's relist and of its pod workers.
-func (b *bench) reads(ctx context.Context, p *node.Pod, base, through runtimeapi.RuntimeServiceClient) ([]row, error) {
-	both := func(call func(runtimeapi.RuntimeServiceClient) error) []way {
-		return []way{{"direct", func() error { return call(base) }}, {"crimux", func() error { return call(through) }}}
-	}
-	var rows []row
-	for _, c := range readCalls(ctx, p) {
-		r, err := interleave(c.name, b.rounds, both(c.call)...)
+	rows := []row{run}
+	for _, c := range readCalls(ctx) {
+		r, err := interleave(c.name, b.rounds,
+			way{"direct", func() error { return c.call(direct, last) }}, way{"crimux", func() error { return c.call(n, last) }})
 		if err != nil {
-			return nil, err
+			return err
 		}
 		rows = append(rows, r)
 	}
-	return rows, nil
+	return print(os.Stdout, fmt.Sprintf("containerd, %d pods with %d containers each", b.pods, b.per), []string{"direct", "crimux"}, rows)
 }
 
-// readCall is one of the calls that are measured.
+// runPod makes a pod with its containers and notes how long its sandbox took.
+func (b *bench) runPod(ctx context.Context, n *node.Node, to runtimeapi.RuntimeServiceClient, name, image string, run row, way string) (*node.Pod, error) {
+	p := &node.Pod{Config: node.PodConfig(name, filepath.Join(n.Dir, "pods"))}
+	began := time.Now()
+	r, err := to.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: p.Config})
+	if err != nil {
+		return nil, err
+	}
+	run.add(way, time.Since(began))
+	p.Sandbox = r.PodSandboxId
+	for i := range b.per {
+		c, err := to.CreateContainer(ctx, &runtimeapi.CreateContainerRequest{
+			PodSandboxId: p.Sandbox, Config: node.ContainerConfig(fmt.Sprintf("main-%d", i), image, "sleep", "1000000"), SandboxConfig: p.Config,
+		})
+		if err != nil {
+			return nil, err
+		}
+		p.Container = c.ContainerId
+		if _, err := to.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: p.Container}); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// readCall is one of the calls of a kubelet's relist and of its pod workers.
 type readCall struct {
 	name string
-	call func(runtimeapi.RuntimeServiceClient) error
+	call func(runtimeapi.RuntimeServiceClient, *node.Pod) error
 }
 
-func readCalls(ctx context.Context, p *node.Pod) []readCall {
+func readCalls(ctx context.Context) []readCall {
 	return []readCall{
-		{"ListContainers", func(c runtimeapi.RuntimeServiceClient) error {
+		{"ListContainers", func(c runtimeapi.RuntimeServiceClient, _ *node.Pod) error {
 			_, err := c.ListContainers(ctx, &runtimeapi.ListContainersRequest{})
 			return err
 		}},
-		{"ListPodSandbox", func(c runtimeapi.RuntimeServiceClient) error {
+		{"ListPodSandbox", func(c runtimeapi.RuntimeServiceClient, _ *node.Pod) error {
 			_, err := c.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{})
 			return err
 		}},
-		{"PodSandboxStatus", func(c runtimeapi.RuntimeServiceClient) error {
+		{"PodSandboxStatus", func(c runtimeapi.RuntimeServiceClient, p *node.Pod) error {
 			_, err := c.PodSandboxStatus(ctx, &runtimeapi.PodSandboxStatusRequest{PodSandboxId: p.Sandbox})
 			return err
 		}},
-		{"ContainerStatus", func(c runtimeapi.RuntimeServiceClient) error {
+		{"ContainerStatus", func(c runtimeapi.RuntimeServiceClient, p *node.Pod) error {
 			_, err := c.ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: p.Container})
+			return err
+		}},
+		{"ListContainerStats", func(c runtimeapi.RuntimeServiceClient, _ *node.Pod) error {
+			_, err := c.ListContainerStats(ctx, &runtimeapi.ListContainerStatsRequest{})
 			return err
 		}},
 	}

@@ -21,27 +21,29 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	pods := flag.Int("pods", 60, "pods to make, half of them directly where that can be")
-	rounds := flag.Int("rounds", 300, "calls of each kind and way")
+	b := &bench{}
+	flag.IntVar(&b.pods, "pods", 60, "pods to make")
+	flag.IntVar(&b.per, "containers", 1, "containers in each pod")
+	flag.IntVar(&b.rounds, "rounds", 300, "calls of each kind and way")
+	flag.StringVar(&b.peer, "peer", "", "shell command that runs another CRI shim for Docker on $PEER_SOCKET, with $DOCKER_HOST, $CNI_CONF_DIR, $CNI_BIN_DIR and $CNI_CACHE_DIR")
 	only := flag.String("only", "", "containerd or docker; empty is both")
 	flag.Parse()
-	if err := run(ctx, *pods, *rounds, *only); err != nil {
+	if err := b.run(ctx, *only); err != nil {
 		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, pods, rounds int, only string) (err error) {
+func (b *bench) run(ctx context.Context, only string) (err error) {
 	l, err := lab.Start(ctx, lab.Options{Log: os.Stderr})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, l.Stop()) }()
-	binary, err := node.Build(ctx, l.Dir, false)
-	if err != nil {
+	b.lab = l
+	if b.binary, err = node.Build(ctx, l.Dir, false); err != nil {
 		return err
 	}
-	b := &bench{lab: l, binary: binary, pods: pods, rounds: rounds}
 	for _, part := range []struct {
 		name string
 		run  func(context.Context, *node.Node) error
@@ -62,9 +64,11 @@ func run(ctx context.Context, pods, rounds int, only string) (err error) {
 
 // bench is one run over a lab.
 type bench struct {
-	lab          *lab.Lab
-	binary       string
-	pods, rounds int
+	lab    *lab.Lab
+	binary string
+	// peer is a command that runs another CRI shim; "" for none.
+	peer              string
+	pods, per, rounds int
 }
 
 // with starts a daemon with one backend, measures, and removes the pods.
