@@ -31,8 +31,11 @@ const settle = 500 * time.Millisecond
 // Otherwise each use looks whether something has changed, and the files are
 // read again only then.
 type loader struct {
-	dir        string
-	newWatcher func() (*fsnotify.Watcher, error)
+	dir string
+	// What watching takes: watchers, the time between two audits, and the pause
+	// after it failed.
+	newWatcher     func() (*fsnotify.Watcher, error)
+	audit, rewatch time.Duration
 	// changed has a token after the network in use became another one.
 	changed chan struct{}
 
@@ -59,7 +62,10 @@ type skip struct {
 }
 
 func newLoader(dir string) *loader {
-	return &loader{dir: dir, newWatcher: fsnotify.NewWatcher, changed: make(chan struct{}, 1)}
+	return &loader{
+		dir: dir, newWatcher: fsnotify.NewWatcher, audit: auditEvery, rewatch: rewatchAfter,
+		changed: make(chan struct{}, 1),
+	}
 }
 
 // load returns the default network of this moment.

@@ -34,7 +34,7 @@ func (l *loader) watch(ctx context.Context) {
 		l.heed(false)
 		select {
 		case <-ctx.Done():
-		case <-time.After(rewatchAfter):
+		case <-time.After(l.rewatch):
 		}
 	}
 }
@@ -62,13 +62,13 @@ func (l *loader) watchPlaces(ctx context.Context) bool {
 		}
 	}
 	// What changes from here on is told of; what changed before is read now.
-	again := l.update()
+	due := l.update()
 	for around.same(surroundings(l.dir)) {
-		moved, ok := around.await(ctx, w, again)
+		moved, ok := around.await(ctx, w, due)
 		if !ok {
 			return ctx.Err() != nil
 		}
-		again = l.update()
+		due = l.update()
 		if moved {
 			// A folder that was removed and made again may look the same.
 			return true
@@ -78,15 +78,12 @@ func (l *loader) watchPlaces(ctx context.Context) bool {
 }
 
 // await returns when it is time to look at the files: a while after a change
-// was heard of, or, if again is not 0, after that time. moved is true when one
+// was heard of, or when it is due all the same. moved is true when one
 // of the folders themselves may be another one, ok false when there is nothing
 // more to wait for.
-func (p places) await(ctx context.Context, w *fsnotify.Watcher, again time.Duration) (moved, ok bool) {
-	if again == 0 {
-		again = auditEvery
-	}
-	due := time.NewTimer(again)
-	defer due.Stop()
+func (p places) await(ctx context.Context, w *fsnotify.Watcher, due time.Duration) (moved, ok bool) {
+	audit := time.NewTimer(due)
+	defer audit.Stop()
 	var gathered <-chan time.Time
 	for {
 		select {
@@ -107,7 +104,7 @@ func (p places) await(ctx context.Context, w *fsnotify.Watcher, again time.Durat
 			}
 		case <-gathered:
 			return moved, true
-		case <-due.C:
+		case <-audit.C:
 			return moved, true
 		}
 		if gathered == nil {
@@ -116,12 +113,15 @@ func (p places) await(ctx context.Context, w *fsnotify.Watcher, again time.Durat
 	}
 }
 
-// update is look for the watcher.
-func (l *loader) update() (again time.Duration) {
+// update is look for the watcher, and returns when the next is due.
+func (l *loader) update() (due time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.watched = true
-	return l.look(time.Now())
+	if again := l.look(time.Now()); again > 0 {
+		return again
+	}
+	return l.audit
 }
 
 // places are the folders on whose entries the configuration depends, by their

@@ -260,6 +260,46 @@ func TestWithoutWatches(t *testing.T) {
 	<-ended
 }
 
+// TestWatchesComeBack when the kernel has some to give.
+func TestWatchesComeBack(t *testing.T) {
+	n := newNode(t)
+	l, real, failures := n.Networks.conf, n.Networks.conf.newWatcher, 3
+	l.rewatch = time.Millisecond
+	l.newWatcher = func() (*fsnotify.Watcher, error) {
+		if failures--; failures >= 0 {
+			return nil, syscall.EMFILE
+		}
+		return real()
+	}
+	n.start(t)
+	n.write(t, "10.conflist", named("a"))
+	eventually(t, "the network", func() bool { return n.network() == "a" && n.watched() })
+}
+
+// TestMountedOver: no watch tells of a file system that is mounted over the
+// folder, the audit does; what happens in it then is told of.
+func TestMountedOver(t *testing.T) {
+	n := newNode(t)
+	n.write(t, "10.conflist", named("below"))
+	n.Networks.conf.audit = 20 * time.Millisecond
+	n.start(t)
+	if err := syscall.Mount("tmpfs", n.conf, "tmpfs", 0, ""); err != nil {
+		t.Fatalf("mount: %v: this test needs root", err)
+	}
+	mounted := true
+	t.Cleanup(func() {
+		if mounted {
+			must(t, syscall.Unmount(n.conf, syscall.MNT_DETACH))
+		}
+	})
+	eventually(t, "the empty folder to be seen", func() bool { return strings.Contains(n.network(), "no configuration") })
+	n.write(t, "10.conflist", named("above"))
+	eventually(t, "the file in it", func() bool { return n.network() == "above" })
+	must(t, syscall.Unmount(n.conf, 0))
+	mounted = false
+	eventually(t, "what lay below", func() bool { return n.network() == "below" })
+}
+
 // TestRunEnds: after Run, uses look for themselves again.
 func TestRunEnds(t *testing.T) {
 	n := newNode(t)

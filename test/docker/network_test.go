@@ -282,6 +282,21 @@ test $CNI_COMMAND != ADD || echo "$in" | sed 's/.*"prevResult":\({.*}\),"type".*
 	}
 }
 
+// TestHairpin: a pod reaches itself by the node's address and its host port.
+func TestHairpin(t *testing.T) {
+	noLeak(t)
+	n := newNetwork(t, bridge(nil), map[string]any{"type": "portmap", "capabilities": map[string]bool{"portMappings": true}})
+	cfg := pod(t)
+	cfg.PortMappings = []*runtimeapi.PortMapping{{ContainerPort: 8080, HostPort: 38098}}
+	id := n.run(cfg)
+	ctr := n.create(id, cfg, ctrConfig(n.pull("web"), "httpd -p 8080 -h /www; wget -q -O - http://"+hostAddress(t)+":38098/"))
+	n.start(ctr)
+	if end := n.exited(ctr); end.ExitCode != 0 {
+		log, err := os.ReadFile(filepath.Join(cfg.LogDirectory, "main/0.log"))
+		t.Errorf("exit code %d: %s, %v", end.ExitCode, log, err)
+	}
+}
+
 // TestCollectNetworks: what a pod that somebody removed behind our back had is
 // given back, and those that run keep theirs.
 func TestCollectNetworks(t *testing.T) {
