@@ -48,7 +48,7 @@ type Options struct {
 	// own default folders.
 	CheckpointDirs []string
 	// LayerInterval is how often a container's writable layer is measured at
-	// most; 0 is a minute.
+	// most; 0 is 10 seconds.
 	LayerInterval time.Duration
 	// Logger is told what no caller could be: lost log records, panics. Nil
 	// is slog's default.
@@ -168,8 +168,11 @@ func newServer(o Options, e engine, n networks, l logs, p namespaces) (*server, 
 			readFile: readProfile,
 		},
 	}
-	s.cache.changed = s.announce
 	s.stats = newNodeStats(s, o.LayerInterval)
+	s.cache.changed = func(id string) {
+		s.announce(id)
+		s.stats.layers.Wake()
+	}
 	return s, nil
 }
 

@@ -11,8 +11,9 @@ import (
 )
 
 const (
-	// layerInterval is how often a writable layer is measured at most.
-	layerInterval = time.Minute
+	// layerInterval is how often a writable layer is measured at most: as
+	// often as the kubelet looks for pods that have written too much.
+	layerInterval = 10 * time.Second
 	// rootAge is how long the Engine's data folder is taken to be where it
 	// was. It moves only with the Engine's restart, which clears the facts.
 	rootAge = 24 * time.Hour
@@ -42,9 +43,9 @@ func newNodeStats(s *server, interval time.Duration) *nodeStats {
 		interval = layerInterval
 	}
 	n := &nodeStats{srv: s, reader: stats.NewReader("/"), uppers: map[string]string{}}
-	n.layers = &stats.Measurer{Subjects: n.subjects, Interval: interval, Failed: func(id string, err error) {
+	n.layers = stats.NewMeasurer(interval, n.subjects, func(id string, err error) {
 		s.log.Warn("the writable layer of a container cannot be measured", "container", id, "error", err)
-	}}
+	})
 	return n
 }
 

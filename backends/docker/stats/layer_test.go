@@ -169,9 +169,8 @@ func TestPacer(t *testing.T) {
 	if rested != duty*worked {
 		t.Errorf("rested %v for %v of work", rested, worked)
 	}
-	rested = 0
-	if err := p.rest(t.Context(), time.Minute); err != nil || rested != time.Minute {
-		t.Errorf("rested %v, %v", rested, err)
+	if p.worked() != worked {
+		t.Errorf("worked %v, it says %v", worked, p.worked())
 	}
 }
 
@@ -192,7 +191,7 @@ func subjects(all map[string]*subject) []Subject {
 
 // TestTurns is about which container is measured when.
 func TestTurns(t *testing.T) {
-	m := &Measurer{Interval: time.Minute, Failed: func(id string, err error) { t.Errorf("%s: %v", id, err) }}
+	m := NewMeasurer(time.Minute, nil, func(id string, err error) { t.Errorf("%s: %v", id, err) })
 	all := map[string]*subject{"a": {dir: t.TempDir()}, "unknown": {}}
 	now := time.Now()
 	turn := func(after time.Duration, want string) {
@@ -223,6 +222,11 @@ func TestTurns(t *testing.T) {
 	turn(2*time.Hour, "b") // an ended one changes no more
 	all["a"].ended = false
 	turn(2*time.Hour+time.Second, "a") // started again
+	// One that takes long is measured more rarely.
+	m.seen["a"].cost = 3 * time.Second
+	all["a"].busy++
+	turn(2*time.Hour+9*time.Minute, "")
+	turn(2*time.Hour+11*time.Minute, "a b")
 	delete(all, "a")
 	m.keep(subjects(all))
 	if _, ok := m.Layer("a"); ok {
@@ -240,7 +244,7 @@ func TestTurns(t *testing.T) {
 // is told of, once.
 func TestUnmeasurable(t *testing.T) {
 	var told int
-	m := &Measurer{Interval: time.Minute, Failed: func(string, error) { told++ }}
+	m := NewMeasurer(time.Minute, nil, func(string, error) { told++ })
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")
 	writeFile(t, file, 1)
@@ -262,12 +266,14 @@ func TestRun(t *testing.T) {
 	dir := t.TempDir()
 	failed := errors.New("not now")
 	var asked int
-	m := &Measurer{Interval: time.Hour, Failed: func(string, error) {}, Subjects: func(context.Context) ([]Subject, error) {
+	m := NewMeasurer(time.Hour, func(context.Context) ([]Subject, error) {
 		if asked++; asked == 1 {
 			return nil, failed
 		}
 		return []Subject{{ID: "a", Dir: dir}}, nil
-	}}
+	}, func(string, error) {})
+	m.Wake()
+	m.Wake() // and does not wait
 	ended := make(chan error, 1)
 	go func() { ended <- m.Run(ctx) }()
 	for {

@@ -12,6 +12,9 @@ import (
 const (
 	// lookInterval is how often a measurer looks for new containers.
 	lookInterval = time.Second
+	// costFactor is how much longer than a measurement takes it is to be of
+	// use: a large layer is measured more rarely.
+	costFactor = 200
 	// idleFactor is how many intervals go by before a container is measured
 	// again that has used no CPU: nothing in it can have written, but
 	// somebody may have from outside.
@@ -34,15 +37,27 @@ type Subject struct {
 // for a small part of the time: new ones first, then those that were active,
 // then the rest.
 type Measurer struct {
-	// Subjects are the containers there are now.
-	Subjects func(context.Context) ([]Subject, error)
-	// Interval is how often a container is measured at most.
-	Interval time.Duration
-	// Failed is told of a layer that cannot be measured.
-	Failed func(id string, err error)
+	interval time.Duration
+	subjects func(context.Context) ([]Subject, error)
+	failed   func(id string, err error)
+	woken    chan struct{}
 
 	mu   sync.RWMutex
 	seen map[string]*measured
+}
+
+// NewMeasurer returns a measurer of the subjects, each at most every interval.
+// failed is told of a layer that cannot be measured.
+func NewMeasurer(interval time.Duration, subjects func(context.Context) ([]Subject, error), failed func(id string, err error)) *Measurer {
+	return &Measurer{interval: interval, subjects: subjects, failed: failed, woken: make(chan struct{}, 1), seen: map[string]*measured{}}
+}
+
+// Wake has the measurer look for new containers now.
+func (m *Measurer) Wake() {
+	select {
+	case m.woken <- struct{}{}:
+	default:
+	}
 }
 
 // measured is what is known of a subject.
@@ -54,6 +69,8 @@ type measured struct {
 	idle     time.Time
 	ended    bool
 	activity uint64
+	// cost is how long it took, without the rests.
+	cost time.Duration
 }
 
 // Layer returns a container's size as it was last measured.
@@ -74,7 +91,7 @@ func (m *Measurer) Run(ctx context.Context) error {
 		looked := time.Now()
 		// Whoever serves the list tells why it cannot be had; the last
 		// numbers stand.
-		subjects, err := m.Subjects(ctx)
+		subjects, err := m.subjects(ctx)
 		if err == nil {
 			m.keep(subjects)
 			for _, s := range m.due(subjects, time.Now()) {
@@ -85,11 +102,24 @@ func (m *Measurer) Run(ctx context.Context) error {
 				}
 			}
 		}
-		if pace.rest(ctx, lookInterval-time.Since(looked)) != nil {
+		if pace.rest(ctx) != nil {
 			break
 		}
+		m.idle(ctx, lookInterval-time.Since(looked))
+		pace.began = time.Now()
 	}
 	return nil
+}
+
+// idle waits for d, or until it is woken, or the end.
+func (m *Measurer) idle(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-m.woken:
+	case <-t.C:
+	}
 }
 
 // keep forgets what is gone.
@@ -125,7 +155,7 @@ func (m *Measurer) due(subjects []Subject, now time.Time) []Subject {
 		t := turn{Subject: s}
 		if old != nil {
 			t.since = now.Sub(old.tried)
-			if t.rank = old.rank(s, now, m.Interval); t.rank < 0 {
+			if t.rank = old.rank(s, now, m.interval); t.rank < 0 {
 				continue
 			}
 		}
@@ -145,6 +175,7 @@ func (m *Measurer) due(subjects []Subject, now time.Time) []Subject {
 // 2, and -1 is not now.
 func (old *measured) rank(s Subject, now time.Time, interval time.Duration) int {
 	since := now.Sub(old.tried)
+	interval = max(interval, costFactor*old.cost)
 	switch {
 	case s.Ended != old.ended:
 		return 1
@@ -171,19 +202,17 @@ func (m *Measurer) measure(ctx context.Context, s Subject, pace *pacer) {
 		// a change.
 		next.activity, _ = s.Activity()
 	}
+	before := pace.worked()
 	layer, err := measure(ctx, s.Dir, pace)
 	if ctx.Err() != nil {
 		return
 	}
-	next.layer, next.ok, next.tried = layer, err == nil, time.Now()
+	next.layer, next.ok, next.tried, next.cost = layer, err == nil, time.Now(), pace.worked()-before
 	m.mu.Lock()
-	if m.seen == nil {
-		m.seen = map[string]*measured{}
-	}
 	old := m.seen[s.ID]
 	m.seen[s.ID] = next
 	m.mu.Unlock()
 	if err != nil && !gone(err) && (old == nil || old.ok) && !errors.Is(err, context.Canceled) {
-		m.Failed(s.ID, err)
+		m.failed(s.ID, err)
 	}
 }

@@ -18,6 +18,8 @@ type pacer struct {
 	now   func() time.Time
 	sleep func(context.Context, time.Duration) error
 	began time.Time
+	// done is the work before began.
+	done time.Duration
 }
 
 func newPacer() *pacer {
@@ -29,15 +31,20 @@ func (p *pacer) step(ctx context.Context) error {
 	if p.now().Sub(p.began) < stretch {
 		return ctx.Err()
 	}
-	return p.rest(ctx, 0)
+	return p.rest(ctx)
 }
 
-// rest rests for what was worked since the last time, and no less than least.
-func (p *pacer) rest(ctx context.Context, least time.Duration) error {
-	err := p.sleep(ctx, max(least, duty*p.now().Sub(p.began)))
+// rest rests for what was worked since the last time.
+func (p *pacer) rest(ctx context.Context) error {
+	worked := p.now().Sub(p.began)
+	p.done += worked
+	err := p.sleep(ctx, duty*worked)
 	p.began = p.now()
 	return err
 }
+
+// worked is for how long there was work so far.
+func (p *pacer) worked() time.Duration { return p.done + p.now().Sub(p.began) }
 
 // pause waits for d or the end of ctx.
 func pause(ctx context.Context, d time.Duration) error {
