@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	cerrdefs "github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/image"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -56,18 +55,10 @@ func (s *server) CreateContainer(ctx context.Context, r *runtimeapi.CreateContai
 
 // create makes the container.
 func (s *server) create(ctx context.Context, spec *containerSpec, img image.InspectResponse, op string) (string, error) {
-	name := spec.id.name()
 	if err := spec.finish(img, op, time.Now()); err != nil {
 		return "", err
 	}
-	made, err := s.engine.ContainerCreate(ctx, spec.config, spec.host, nil, nil, name)
-	if cerrdefs.IsConflict(err) {
-		return "", s.nameTaken(ctx, name, err)
-	}
-	if err != nil {
-		return "", s.fail(err, "create container %s", name)
-	}
-	return made.ID, nil
+	return s.createNamed(ctx, spec.config, spec.host, spec.id.name())
 }
 
 // undoCreate makes sure that a failed creation leaves nothing behind. It

@@ -48,7 +48,7 @@ func (f *found) criStatus() *runtimeapi.ContainerStatus {
 		Image: f.imageSpec(f.Config.Image), ImageRef: f.Image, ImageId: f.Image,
 		Labels: f.labels, Annotations: f.annotations, LogPath: f.logPath,
 		Mounts: criMounts(f.HostConfig), Resources: f.resources(),
-		StopSignal: stopSignal(f.Config.StopSignal),
+		StopSignal: stopSignal(f.Config.StopSignal), User: f.user,
 	}
 	started, finished := engineTime(f.State.StartedAt), engineTime(f.State.FinishedAt)
 	switch st.State {

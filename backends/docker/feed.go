@@ -183,13 +183,27 @@ func (f *feed) look(ctx context.Context) error {
 		ids := f.dirty
 		f.dirty = map[string]bool{}
 		f.mu.Unlock()
-		bounded, cancel := context.WithTimeout(ctx, syncBound)
-		err := f.refreshAll(bounded, maps.Keys(ids))
-		cancel()
-		if err != nil {
+		if err := f.lookAt(ctx, ids); err != nil {
 			return err
 		}
 	}
+}
+
+// lookAt looks at some containers. One that came late of an undone creation
+// must not wait for the audit: it would be in the way of the next attempt.
+func (f *feed) lookAt(ctx context.Context, ids map[string]bool) error {
+	ctx, cancel := context.WithTimeout(ctx, syncBound)
+	defer cancel()
+	if err := f.refreshAll(ctx, maps.Keys(ids)); err != nil {
+		return err
+	}
+	for id := range ids {
+		if c := f.cache.peek(id); c != nil && f.leftover(c) {
+			f.tidy(ctx)
+			break
+		}
+	}
+	return nil
 }
 
 // sync makes the cache equal to the Engine, from whatever it was.
@@ -253,6 +267,7 @@ func (f *feed) audit(ctx context.Context) {
 	for _, id := range f.cache.missing(states, asked) {
 		f.mark(id)
 	}
+	f.tidy(ctx)
 }
 
 // refresh takes in what the Engine has of an id now. That there is nothing,

@@ -2,12 +2,14 @@ package docker
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"time"
 
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // found is one of the pods' containers as the Engine showed it at a time. It
@@ -17,6 +19,9 @@ type found struct {
 	object
 	// asked is when the Engine was asked.
 	asked time.Time
+	// user is who the container's first process ran as when it was first seen;
+	// nil where it never was.
+	user *runtimeapi.ContainerUser
 }
 
 // seen returns a sandbox or container by its id, or the beginning of it, as it
@@ -104,7 +109,28 @@ func (s *server) newFound(c container.InspectResponse, asked time.Time) (f *foun
 	// Nobody needs it, and it may hold secrets.
 	c.Config.Env = nil
 	c.State.OOMKilled = c.State.OOMKilled || s.memory.has(c.ID)
-	return &found{InspectResponse: c, object: o, asked: asked}, true
+	f = &found{InspectResponse: c, object: o, asked: asked}
+	if f.kind == typeContainer {
+		f.user = s.firstUser(f)
+	}
+	return f, true
+}
+
+// firstUser is who the container began as. It is looked up once: what the
+// process makes of itself later is its own business.
+func (s *server) firstUser(f *found) *runtimeapi.ContainerUser {
+	if before := s.cache.peek(f.ID); before != nil && before.user != nil && before.State.StartedAt == f.State.StartedAt {
+		return before.user
+	}
+	if !f.State.Running {
+		return nil
+	}
+	// It may end at any time; that its user is not known then is no error.
+	user, err := s.node.proc.userOf(f.State.Pid, f.ID)
+	if err != nil && !errors.Is(err, errEnded) {
+		s.log.Debug("user of a container is not known", "container", f.ID, "error", err)
+	}
+	return user
 }
 
 func kindName(kind string) string {

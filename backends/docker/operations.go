@@ -12,7 +12,7 @@ import (
 
 // keepUndone is how long it is remembered that an operation was undone: longer
 // than anything of it can still be seen.
-const keepUndone = 5 * time.Minute
+const keepUndone = time.Hour
 
 // operations are the creations under way and those that are half undone: what
 // decides whether an object is listed, and as what.
@@ -72,6 +72,14 @@ func (o *operations) set(op string, state opState) {
 		return
 	}
 	o.all[op] = operation{state: state, ended: now}
+}
+
+// undone reports whether op was undone: nothing of it is to be there.
+func (o *operations) undone(op string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	e, ok := o.all[op]
+	return ok && e.state == opUndone
 }
 
 // look says how what op made is to be shown.

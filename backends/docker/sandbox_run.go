@@ -117,16 +117,10 @@ func (r *sandboxRun) create(ctx context.Context) error {
 	if err := r.spec.finish(img, r.op, time.Now()); err != nil {
 		return err
 	}
-	name := r.spec.id.name()
 	r.tried = true
-	made, err := r.engine.ContainerCreate(ctx, r.spec.config, r.spec.host, nil, nil, name)
-	if cerrdefs.IsConflict(err) {
-		return r.nameTaken(ctx, name, err)
+	if r.id, err = r.createNamed(ctx, r.spec.config, r.spec.host, r.spec.id.name()); err != nil {
+		return err
 	}
-	if err != nil {
-		return r.fail(err, "create the infra container %s", name)
-	}
-	r.id = made.ID
 	if err := r.pods.keep(r.id, r.spec); err != nil {
 		return r.fail(err, "sandbox %s", r.id)
 	}
@@ -191,21 +185,6 @@ func (r *sandboxRun) takeBack(ctx context.Context, cause error) error {
 	}
 	r.pods.forget(r.id)
 	return nil
-}
-
-// nameTaken explains a conflict of names. The other container is somebody's,
-// and is left alone.
-func (s *server) nameTaken(ctx context.Context, name string, conflict error) error {
-	c, err := s.engine.ContainerInspect(ctx, name)
-	if err != nil {
-		return s.fail(conflict, "create container %s", name)
-	}
-	o, _ := decodeObject(c.Name, c.Config.Labels)
-	switch s.ops.look(o.op) {
-	case hidden, broken:
-		return status.Errorf(codes.Aborted, "container %s exists as %s from an attempt that is still being carried out or cleaned up: try again", name, c.ID)
-	}
-	return status.Errorf(codes.AlreadyExists, "container %s exists as %s (%s): remove it, or ask for another attempt", name, c.ID, c.State.Status)
 }
 
 // kill ends a container that must never look ready again.

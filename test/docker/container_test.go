@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -118,6 +119,9 @@ func TestFieldsTakeEffect(t *testing.T) {
 	st := c.status(ctr)
 	if len(st.Mounts) != 2 || st.Mounts[0].HostPath != filepath.Join(host, "made:here") || !st.Mounts[1].Readonly {
 		t.Errorf("mounts %v", st.Mounts)
+	}
+	if u := st.GetUser().GetLinux(); u.GetUid() != 1234 || u.GetGid() != 2345 || !slices.Contains(u.GetSupplementalGroups(), 3456) {
+		t.Errorf("user %v", u)
 	}
 	if r := st.Resources.Linux; r.MemoryLimitInBytes != 64<<20 || r.CpuQuota != 50000 {
 		t.Errorf("resources %v", r)

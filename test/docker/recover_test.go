@@ -255,3 +255,30 @@ func TestRestart(t *testing.T) {
 		t.Errorf("still listed: %v", p)
 	}
 }
+
+// TestLateCreate: the Engine finishes a create although its caller has died,
+// and may do so after the operation was undone. What comes then is removed,
+// and is not in the way.
+func TestLateCreate(t *testing.T) {
+	noLeak(t)
+	c := kubelet(t)
+	cfg := pod(t)
+	j := &journal{op: "op-" + t.Name()}
+	// The same pod, failed after the create, tells what such a container is.
+	j.durable = func() error { return status.Error(codes.ResourceExhausted, "full") }
+	if err := invoke(t, c.Backend, runtimeService+"RunPodSandbox", j, &runtimeapi.RunPodSandboxRequest{Config: cfg}, discard()); err == nil {
+		t.Fatal("no error")
+	}
+	m := cfg.Metadata
+	made, err := node.lab.Docker().ContainerCreate(t.Context(), &container.Config{
+		Image: c.pull("busybox"), Labels: map[string]string{"io.kubernetes.docker.type": "podsandbox", "crimux.dev/op": j.op},
+	}, &container.HostConfig{NetworkMode: "none"}, nil, nil, "k8s_POD_"+m.Name+"_"+m.Namespace+"_"+m.Uid+"_0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is removed", func() bool {
+		_, there := engineStates(t)[made.ID]
+		return !there
+	})
+	c.run(cfg)
+}
