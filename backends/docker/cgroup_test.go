@@ -263,6 +263,18 @@ func TestStartWritesTheCgroup(t *testing.T) {
 	if _, err := b.StartContainer(t.Context(), &runtimeapi.StartContainerRequest{ContainerId: id}); err != nil || n.read(dir+"memory.high") != "5" {
 		t.Errorf("once more: %v", err)
 	}
+	// Or it was killed between the start and the writing.
+	n.write(dir+"memory.high", "max")
+	interrupted := backends.Unfinished{Op: "op-9", Method: "/runtime.v1.RuntimeService/StartContainer", ContainerID: id}
+	if r, err := b.backend.Recover(t.Context(), interrupted, backends.NoJournal); err != nil || r.Code != codes.OK || n.read(dir+"memory.high") != "5" {
+		t.Errorf("recovered: %+v, %v", r, err)
+	}
+	if err := os.Remove(filepath.Join(n.dir, dir, "memory.high")); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := b.backend.Recover(t.Context(), interrupted, backends.NoJournal); err != nil || r.Code != codes.Aborted || !strings.Contains(r.Message, "memory.high") {
+		t.Errorf("recovered without the file: %+v, %v", r, err)
+	}
 }
 
 // TestStartFailsWithoutItsLimits: a container that cannot have what was asked

@@ -23,7 +23,7 @@ func (s *server) applySettings(ctx context.Context, f *found) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
 	defer cancel()
 	if failed := s.stop(ctx, f.ID, 0); failed != nil {
-		return status.Errorf(code, "start container %s: %s; and it could not be stopped again: %v", f.ID, text, failed)
+		return status.Errorf(status.Code(failed), "start container %s: %s; and it could not be stopped again: %s", f.ID, text, status.Convert(failed).Message())
 	}
 	return status.Errorf(code, "start container %s: %s; it was stopped again", f.ID, text)
 }

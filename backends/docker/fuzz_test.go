@@ -36,6 +36,15 @@ func FuzzTranslate(f *testing.F) {
 			return
 		}
 		sandbox := testSandbox()
+		able, node := ableFacts(), ableNode()
+		if _, err := translateSandbox(&run, able, node); err != nil && status.Code(err) != codes.InvalidArgument {
+			t.Errorf("sandbox on an able engine: %v", err)
+		}
+		if checkCreate(&create) == nil {
+			if _, err := translateContainer(&create, sandbox, able, node); err != nil && status.Code(err) != codes.InvalidArgument {
+				t.Errorf("container on an able engine: %v", err)
+			}
+		}
 		s, err := translateSandbox(&run, testFacts(), testNode())
 		if err == nil {
 			err = s.finish(image.InspectResponse{ID: "sha256:1"}, "op", engineTime("2024-01-01T00:00:00Z"))

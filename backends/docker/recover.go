@@ -105,6 +105,13 @@ func (s *server) observeStart(ctx context.Context, id string) (backends.Recovere
 	if engineTime(f.State.StartedAt).IsZero() {
 		return aborted("the container was not started: ask again"), nil
 	}
+	// The crash may have come before it had all its limits.
+	if err := s.applySettings(ctx, f); err != nil {
+		if uncertain(err) {
+			return backends.Recovered{}, err
+		}
+		return aborted(status.Convert(err).Message()), nil
+	}
 	if err := s.logs.follow(ctx, f); err != nil {
 		return backends.Recovered{}, err
 	}

@@ -182,6 +182,51 @@ func TestSeccomp(t *testing.T) {
 	}
 }
 
+// TestPrivileged: all capabilities, all devices, nothing masked, whatever else
+// is asked for.
+func TestPrivileged(t *testing.T) {
+	s := newSandbox(t, func(p *runtimeapi.PodSandboxConfig) { p.Linux.SecurityContext.Privileged = true })
+	ctr := s.add(sec(func(sc *runtimeapi.LinuxContainerSecurityContext) {
+		sc.Privileged, sc.MaskedPaths, sc.ReadonlyPaths = true, []string{"/proc/version"}, []string{"/proc/sys"}
+	}))
+	err := s.try(runtimeService+"StartContainer", &runtimeapi.StartContainerRequest{ContainerId: ctr})
+	if err != nil && strings.Contains(err.Error(), "apply caps") && !allCapabilities(t) {
+		// Older Engines give all there are, and this machine has not all to give.
+		if st := s.status(ctr); st.State != runtimeapi.ContainerState_CONTAINER_EXITED || !strings.Contains(st.Message, "apply caps") {
+			t.Errorf("status %v", st)
+		}
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.inside(ctr, map[string]string{
+		"test $(wc -c </proc/version) -gt 0 && echo seen":   "seen",
+		"sed -n 's/^Seccomp:\t*//p' /proc/self/status":      "0",
+		"touch /proc/sys/kernel/hostname && echo rw":        "rw",
+		"test -e /dev/kmsg && echo seen":                    "seen",
+		"mkdir /tmp/m && mount -t tmpfs t /tmp/m && echo y": "y",
+	})
+}
+
+// allCapabilities reports whether this machine lets us have all that its kernel knows.
+func allCapabilities(t *testing.T) bool {
+	t.Helper()
+	text, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	last, err := os.ReadFile("/proc/sys/kernel/cap_last_cap")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(last)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Contains(string(text), fmt.Sprintf("CapBnd:\t%016x\n", uint64(1)<<(n+1)-1))
+}
+
 func TestNoNewPrivileges(t *testing.T) {
 	s := newSandbox(t, plain)
 	for _, want := range []bool{false, true} {

@@ -70,6 +70,57 @@ func TestImages(t *testing.T) {
 	}
 }
 
+// TestUsedImage: an image that a container is made of stays, with all its
+// names, and the refusal names the container. One name of several can go.
+func TestUsedImage(t *testing.T) {
+	s := newSandbox(t, plain)
+	ref := s.pull("alt")
+	second := ref + "-second"
+	if err := node.lab.Docker().ImageTag(t.Context(), ref, second); err != nil {
+		t.Fatal(err)
+	}
+	ctr := s.add(func(c *runtimeapi.ContainerConfig) { c.Image.Image = ref })
+	img := s.image(ref)
+	remove := func(ref string) error {
+		return s.try(imageService+"RemoveImage", &runtimeapi.RemoveImageRequest{Image: &runtimeapi.ImageSpec{Image: ref}})
+	}
+	for running := range 2 {
+		if running == 1 {
+			s.start(ctr)
+		}
+		err := remove(img.Id)
+		if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), ctr) {
+			t.Errorf("by id: %v", err)
+		}
+		if got := s.image(img.Id); len(got.GetRepoTags()) != 2 {
+			t.Errorf("its names now: %q", got.GetRepoTags())
+		}
+	}
+	if err := remove(second); err != nil || s.image(second) != nil || s.image(ref) == nil {
+		t.Errorf("one name of two: %v", err)
+	}
+	if err := remove(ref); status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), ctr) {
+		t.Errorf("the last name: %v", err)
+	}
+	// One image has one id, whoever is asked.
+	st := s.status(ctr)
+	all := must[runtimeapi.ListContainersResponse](s.cri, runtimeService+"ListContainers", &runtimeapi.ListContainersRequest{Filter: &runtimeapi.ContainerFilter{Id: ctr}}).Containers
+	pulled := must[runtimeapi.PullImageResponse](s.cri, imageService+"PullImage", &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: ref}}).ImageRef
+	for what, id := range map[string]string{"pull": pulled, "status": st.ImageId, "status ref": st.ImageRef, "list": all[0].ImageId, "list ref": all[0].ImageRef} {
+		if id != img.Id {
+			t.Errorf("%s: %q, want %q", what, id, img.Id)
+		}
+	}
+	listed := must[runtimeapi.ListImagesResponse](s.cri, imageService+"ListImages", &runtimeapi.ListImagesRequest{}).Images
+	if !slices.ContainsFunc(listed, func(i *runtimeapi.Image) bool { return i.Id == img.Id && i.Uid.GetValue() == 1000 }) {
+		t.Errorf("listed: %v", listed)
+	}
+	must[runtimeapi.RemoveContainerResponse](s.cri, runtimeService+"RemoveContainer", &runtimeapi.RemoveContainerRequest{ContainerId: ctr})
+	if err := remove(img.Id); err != nil || s.image(img.Id) != nil {
+		t.Errorf("when nobody uses it: %v", err)
+	}
+}
+
 func TestPullFailures(t *testing.T) {
 	c := kubelet(t)
 	const secret = "hunter2"
