@@ -4,12 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
 )
+
+// gcBound is how long plugins may collect: new attachments wait for them.
+const gcBound = 30 * time.Second
 
 // attached are the attachments that this process made or is making, and the
 // gate that new ones wait at while plugins collect garbage: a plugin would take
@@ -49,20 +55,19 @@ func (a *attached) leave(one types.GCAttachment) {
 	delete(a.live, one)
 }
 
-// close shuts the gate and returns what has passed it; nil if somebody else
-// has shut it.
-func (a *attached) close() (live map[types.GCAttachment]bool, open func()) {
+// now returns what has passed the gate and has had no DEL.
+func (a *attached) now() map[types.GCAttachment]bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.shut != nil {
-		return nil, nil
-	}
+	return maps.Clone(a.live)
+}
+
+// close shuts the gate, until open is called. One at a time may do so.
+func (a *attached) close() (open func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	a.shut = make(chan struct{})
-	live = map[types.GCAttachment]bool{}
-	for one := range a.live {
-		live[one] = true
-	}
-	return live, func() {
+	return func() {
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		close(a.shut)
@@ -83,50 +88,58 @@ func (n *Networks) GC(ctx context.Context, keep []string) (removed []string, err
 	if err != nil {
 		return nil, err
 	}
-	if list.DisableGC || !knowsVerbs(list.CNIVersion) {
+	if list.DisableGC || !knowsVerbs(list.CNIVersion) || !n.collecting.TryLock() {
 		return nil, nil
 	}
+	defer n.collecting.Unlock()
 	asked, err := n.withVerbs(ctx, list)
 	if err != nil {
 		return nil, fmt.Errorf("network %q: GC: %w", list.Name, err)
 	}
-	valid, open := n.attached.close()
-	if open == nil {
-		return nil, nil // one is under way
-	}
-	defer open()
-	cached, err := n.plugin.GetCachedAttachments("")
-	if err != nil {
-		return nil, fmt.Errorf("read the CNI cache: %w", err)
-	}
+	valid := map[types.GCAttachment]bool{}
 	for _, id := range keep {
 		valid[types.GCAttachment{ContainerID: id, IfName: defaultIfName}] = true
 	}
-	removed, owed := n.dropStale(ctx, list.Name, cached, valid, keep)
+	removed, owed, err := n.dropStale(ctx, list.Name, keep, valid)
+	if err != nil {
+		return nil, err
+	}
+	return removed, errors.Join(owed, n.askGC(ctx, asked, valid))
+}
+
+// askGC has plugins give back what is of no valid attachment, nor of one that
+// this process has made or is making.
+func (n *Networks) askGC(ctx context.Context, list *libcni.NetworkConfigList, valid map[types.GCAttachment]bool) error {
+	ctx, cancel := context.WithTimeout(ctx, gcBound)
+	defer cancel()
+	defer n.attached.close()()
+	maps.Copy(valid, n.attached.now())
 	args := &libcni.GCArgs{ValidAttachments: []types.GCAttachment{}}
 	for one := range valid {
 		args.ValidAttachments = append(args.ValidAttachments, one)
 	}
-	if err := n.plugin.GCNetworkList(ctx, asked, args); err != nil {
-		owed = errors.Join(owed, fmt.Errorf("network %q: GC: %w", list.Name, err))
+	if err := n.plugin.GCNetworkList(ctx, list, args); err != nil {
+		return fmt.Errorf("network %q: GC: %w", list.Name, err)
 	}
-	return removed, owed
+	return nil
 }
 
 // dropStale takes away the cached attachments of a network that nobody has. To
 // valid it adds those that stay: of sandboxes that are kept, and where the DEL
 // failed, which is then still owed with the configuration of its ADD.
-func (n *Networks) dropStale(ctx context.Context, network string, cached []*libcni.NetworkAttachment, valid map[types.GCAttachment]bool, keep []string) (removed []string, owed error) {
-	kept := map[string]bool{}
-	for _, id := range keep {
-		kept[id] = true
+func (n *Networks) dropStale(ctx context.Context, network string, keep []string, valid map[types.GCAttachment]bool) (removed []string, owed, err error) {
+	// The cache first: what is being made is live before it is in the cache.
+	all, err := n.plugin.GetCachedAttachments("")
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the CNI cache: %w", err)
 	}
-	for _, a := range cached {
+	live := n.attached.now()
+	for _, a := range all {
 		one := types.GCAttachment{ContainerID: a.ContainerID, IfName: a.IfName}
-		if a.Network != network || valid[one] {
+		switch {
+		case a.Network != network:
 			continue
-		}
-		if kept[a.ContainerID] {
+		case slices.Contains(keep, a.ContainerID) || live[one]:
 			valid[one] = true
 			continue
 		}
@@ -137,7 +150,7 @@ func (n *Networks) dropStale(ctx context.Context, network string, cached []*libc
 		}
 		removed = append(removed, a.ContainerID)
 	}
-	return removed, owed
+	return removed, owed, nil
 }
 
 // delCached carries out the DEL of an attachment in the cache.

@@ -146,7 +146,7 @@ func TestGCAndAdd(t *testing.T) {
 // TestAddGivesUpAtTheGate with its context, and owes nothing.
 func TestAddGivesUpAtTheGate(t *testing.T) {
 	n := asked(t)
-	_, open := n.attached.close()
+	open := n.attached.close()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	p, err := n.Plan(Attachment{ID: id(), Netns: newNetns(t)})

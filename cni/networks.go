@@ -24,8 +24,10 @@ type Networks struct {
 	// status is what plugins answer to STATUS, verbs which of them know it.
 	status *statusAnswers
 	verbs  verbPlugins
-	// attached guards attachments under way against GC.
-	attached attached
+	// attached guards attachments under way against GC, of which there is one
+	// at a time.
+	attached   attached
+	collecting sync.Mutex
 	// host is the host's network namespace, by its inode.
 	host uint64
 	// grace is how long Quiesce lets orphaned plugins go on.
