@@ -98,7 +98,7 @@ func (s *Store) Read(id string) (c Checkpoint, ok bool, err error) {
 	for _, dir := range s.dirs {
 		path := filepath.Join(dir, id)
 		b, err := readFile(path)
-		if errors.Is(err, fs.ErrNotExist) {
+		if absent(err) {
 			continue
 		}
 		if err != nil {
@@ -133,12 +133,17 @@ func (s *Store) Remove(id string) error {
 	}
 	for _, dir := range s.dirs {
 		for _, name := range []string{id, "." + id} {
-			if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			if err := os.Remove(filepath.Join(dir, name)); err != nil && !absent(err) {
 				return fmt.Errorf("sandbox checkpoint: %w", err)
 			}
 		}
 	}
 	return nil
+}
+
+// absent reports whether there is no such file, nor can be.
+func absent(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR)
 }
 
 // checkID refuses what is not the name of a file of ours.

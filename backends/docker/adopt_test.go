@@ -1,0 +1,245 @@
+package docker
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/docker/docker/api/types/container"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/crimux/crimux/backends"
+	"github.com/crimux/crimux/backends/docker/checkpoint"
+)
+
+// checkpoints are the files that cri-dockerd would read.
+func (b *bench) checkpoints(t *testing.T) []string {
+	t.Helper()
+	all, err := filepath.Glob(b.engine.dir + "/checkpoints/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// TestCheckpointLivesWithItsSandbox: it is there with the pod's host ports as
+// long as the sandbox, and not a moment longer.
+func TestCheckpointLivesWithItsSandbox(t *testing.T) {
+	b := newBench(t)
+	config := podConfig()
+	config.PortMappings = []*runtimeapi.PortMapping{{Protocol: runtimeapi.Protocol_UDP, ContainerPort: 53, HostPort: 5353, HostIp: "192.0.2.1"}}
+	id, err := b.runPod(backends.NoJournal, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, ok, err := b.pods.kept.Read(id)
+	if err != nil || !ok || c.Name != "web" || c.Namespace != "shop" || c.HostNetwork ||
+		!slices.Equal(c.PortMappings, []checkpoint.PortMapping{{Protocol: "udp", ContainerPort: 53, HostPort: 5353, HostIP: "192.0.2.1"}}) {
+		t.Errorf("checkpoint %+v, %v, %v", c, ok, err)
+	}
+	host := podConfig()
+	host.Metadata.Uid = "u-2"
+	host.Linux = &runtimeapi.LinuxPodSandboxConfig{SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{
+		NamespaceOptions: &runtimeapi.NamespaceOption{Network: runtimeapi.NamespaceMode_NODE},
+	}}
+	second, err := b.runPod(backends.NoJournal, host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, ok, err := b.pods.kept.Read(second); err != nil || !ok || !c.HostNetwork {
+		t.Errorf("checkpoint on the host's network %+v, %v, %v", c, ok, err)
+	}
+	for _, one := range []string{id, second} {
+		if _, err := b.RemovePodSandbox(t.Context(), &runtimeapi.RemovePodSandboxRequest{PodSandboxId: one}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if left := b.checkpoints(t); len(left) != 0 {
+		t.Errorf("left: %q", left)
+	}
+}
+
+// TestUndoneSandboxLeavesNoCheckpoint: neither a failure nor a crash leaves one,
+// which cri-dockerd would show as a pod.
+func TestUndoneSandboxLeavesNoCheckpoint(t *testing.T) {
+	for _, call := range []string{"start", "inspect"} {
+		b := newBench(t)
+		b.fail(call, errInjected)
+		if _, err := b.runPod(backends.NoJournal, podConfig()); err == nil {
+			t.Fatalf("%s: it ran", call)
+		}
+		if left := b.checkpoints(t); len(left) != 0 {
+			t.Errorf("%s: left: %q", call, left)
+		}
+	}
+	for name, vanish := range map[string]bool{"killed": false, "killed, and the container removed": true} {
+		b, id, op := crashed(t)
+		if len(b.checkpoints(t)) != 1 {
+			t.Fatal("there is none to leave")
+		}
+		if vanish {
+			delete(b.engine.containers, id)
+		}
+		if _, err := b.backend.Recover(t.Context(), op, backends.NoJournal); err != nil {
+			t.Fatal(err)
+		}
+		if left := b.checkpoints(t); len(left) != 0 {
+			t.Errorf("%s: left: %q", name, left)
+		}
+	}
+}
+
+// TestCheckpointCannotBeWritten: a pod that cri-dockerd could not take over
+// with its host ports is not made.
+func TestCheckpointCannotBeWritten(t *testing.T) {
+	b := newBench(t)
+	if err := os.WriteFile(b.engine.dir+"/checkpoints", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.runPod(backends.NoJournal, podConfig()); err == nil || !strings.Contains(err.Error(), "checkpoint") {
+		t.Errorf("error %v", err)
+	}
+	if left := b.listedPods(t); len(left) != 0 || len(b.engine.containers) != 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+// TestStopOfAVanishedSandbox takes down what the CNI cache or a checkpoint
+// tells of it, once. One that is still being made is let be.
+func TestStopOfAVanishedSandbox(t *testing.T) {
+	stop := func(t *testing.T, b *bench, id string) error {
+		t.Helper()
+		_, err := b.StopPodSandbox(t.Context(), &runtimeapi.StopPodSandboxRequest{PodSandboxId: id})
+		return err
+	}
+	for name, cached := range map[string]bool{"cached": true, "checkpoint only": false} {
+		b, id, _ := crashed(t)
+		delete(b.engine.containers, id)
+		b.resync(t)
+		if !cached {
+			delete(b.net.attached, id)
+		}
+		b.trace.effects()
+		for range 2 {
+			if err := stop(t, b, id); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if got := b.trace.effects(); !slices.Equal(got, []string{"DEL"}) {
+			t.Errorf("%s: effects %q", name, got)
+		}
+		if left := b.checkpoints(t); len(left) != 0 {
+			t.Errorf("%s: left: %q", name, left)
+		}
+	}
+	b, id, _ := crashed(t)
+	b.ops.set("op-1", opRunning)
+	if err := stop(t, b, id); err != nil {
+		t.Error(err)
+	}
+	if got := b.trace.effects(); len(got) != 0 || len(b.checkpoints(t)) != 1 {
+		t.Errorf("effects on a sandbox under way: %q, checkpoints %q", got, b.checkpoints(t))
+	}
+	if err := os.WriteFile(b.engine.dir+"/checkpoints/"+strings.Repeat("f", 64), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := stop(t, b, strings.Repeat("f", 64)); err == nil || len(b.checkpoints(t)) != 2 {
+		t.Errorf("a damaged checkpoint: %v, %q", err, b.checkpoints(t))
+	}
+	for _, id := range []string{"abc", strings.Repeat("x", 64)} {
+		if err := stop(t, b, id); err != nil {
+			t.Errorf("%s: %v", id, err)
+		}
+	}
+}
+
+// foreign makes a container as another shim does, and returns its id.
+func (b *bench) foreign(t *testing.T, logPath string, running bool) string {
+	t.Helper()
+	made, err := b.engine.ContainerCreate(t.Context(), &container.Config{Image: "busybox", Labels: map[string]string{
+		labelType: typeContainer, labelSandboxID: "1", labelLogPath: logPath,
+	}}, &container.HostConfig{LogConfig: container.LogConfig{Type: "json-file"}}, nil, nil, "k8s_main_web_shop_u-1_0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if running {
+		if err := b.engine.ContainerStart(t.Context(), made.ID, container.StartOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.engine.containers[made.ID].LogPath = filepath.Join(b.engine.dir, "engine.log")
+	b.resync(t)
+	b.trace.effects()
+	return made.ID
+}
+
+// TestForeignLogs: which logs are copied is decided by what lies at their path.
+func TestForeignLogs(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		running bool
+		lies    func(path string) error
+		want    []string
+	}{
+		{"a link", true, func(p string) error { return os.Symlink("/engine", p) }, nil},
+		{"a rotated link", true, func(p string) error { return os.Symlink("/engine", p+".20260102-150405") }, nil},
+		{"nothing", true, func(string) error { return nil }, []string{"follow"}},
+		{"a log", true, func(p string) error { return os.WriteFile(p, nil, 0o640) }, []string{"follow"}},
+		{"nothing, ended", false, func(string) error { return nil }, nil},
+		{"a link, ended", false, func(p string) error { return os.Symlink("/engine", p) }, nil},
+		{"a log, ended", false, func(p string) error { return os.WriteFile(p, nil, 0o640) }, []string{"follow", "finish"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := newBench(t)
+			path := filepath.Join(t.TempDir(), "0.log")
+			if err := c.lies(path); err != nil {
+				t.Fatal(err)
+			}
+			id := b.foreign(t, path, c.running)
+			f, err := b.inspect(t.Context(), typeContainer, id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := b.logs.follow(t.Context(), f); err != nil {
+				t.Fatal(err)
+			}
+			if got := b.trace.effects(); !slices.Equal(got, c.want) {
+				t.Errorf("did %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+// TestReopenConvertsFirst: and removing the container takes a link along.
+func TestReopenConvertsFirst(t *testing.T) {
+	b := newBench(t)
+	path := filepath.Join(t.TempDir(), "0.log")
+	id := b.foreign(t, path, true)
+	reopen := func() error {
+		_, err := b.ReopenContainerLog(t.Context(), &runtimeapi.ReopenContainerLogRequest{ContainerId: id})
+		return err
+	}
+	if err := reopen(); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := b.trace.effects(), []string{"convert", "follow", "reopen"}; !slices.Equal(got, want) {
+		t.Errorf("did %q, want %q", got, want)
+	}
+	b.engine.containers[id].LogPath, b.engine.containers[id].HostConfig.LogConfig.Type = "", "journald"
+	if err := reopen(); status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), `"journald"`) {
+		t.Errorf("reopen with another driver: %v", err)
+	}
+	if err := os.Symlink("/engine", path); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.RemoveContainer(t.Context(), &runtimeapi.RemoveContainerRequest{ContainerId: id}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(path); !os.IsNotExist(err) {
+		t.Errorf("the link is left: %v", err)
+	}
+}
