@@ -77,7 +77,7 @@ func New(o Options) (*Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	engine, err := client.NewClientWithOpts(client.WithHost(o.Endpoint), client.WithAPIVersionNegotiation())
+	engine, err := newLiveClient(client.WithHost(o.Endpoint))
 	if err != nil {
 		return nil, fmt.Errorf("backend %s: endpoint %q: %w", o.Name, o.Endpoint, err)
 	}

@@ -71,7 +71,6 @@ type logs interface {
 }
 
 var (
-	_ engine   = (*client.Client)(nil)
 	_ networks = (*cni.Networks)(nil)
 	_ logs     = (*crilog.Manager)(nil)
 )

@@ -79,10 +79,11 @@ func (f *feed) run(ctx context.Context) error {
 	var busy sync.WaitGroup
 	defer busy.Wait()
 	defer cancel()
-	if err := f.api.ensure(ctx); err != nil {
+	// The Engine is another one, maybe: settle the version and read its facts
+	// anew.
+	if err := f.api.again(ctx); err != nil {
 		return f.fail(err, "connect")
 	}
-	// The Engine is another one, maybe: read its facts anew.
 	f.facts.Store(nil)
 	messages, failed := f.subscribe(ctx)
 	synced, looked := make(chan error), make(chan error)

@@ -48,6 +48,12 @@ func (n *negotiation) ensure(ctx context.Context) error {
 	return nil
 }
 
+// again settles the version anew, with an Engine that may be another one.
+func (n *negotiation) again(ctx context.Context) error {
+	n.done.Store(false)
+	return n.ensure(ctx)
+}
+
 // await returns once the version is settled; false where ctx is done first.
 func (n *negotiation) await(ctx context.Context) bool {
 	for n.ensure(ctx) != nil {
