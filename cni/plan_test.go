@@ -7,6 +7,7 @@ import (
 	"errors"
 	"math"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -177,5 +178,14 @@ func FuzzParsePlan(f *testing.F) {
 func FuzzQuantity(f *testing.F) {
 	f.Add("1.5Gi")
 	f.Add("1e10")
-	f.Fuzz(func(t *testing.T, s string) { quantity(s) })
+	f.Add("0.0000000001E")
+	f.Fuzz(func(t *testing.T, s string) {
+		n, ok := quantity(s)
+		if !ok {
+			return
+		}
+		if again, ok := quantity(strconv.FormatUint(n, 10)); !ok && n < 1e19 || ok && again != n {
+			t.Fatalf("%q is %d, which is read as %d, %v", s, n, again, ok)
+		}
+	})
 }

@@ -61,119 +61,128 @@ func must(t *testing.T, err error) {
 	}
 }
 
+// change is one change to the configurations, and what is the network then.
+type change struct {
+	do   func(t *testing.T, n *node)
+	want string // the network, or a part of why there is none
+}
+
+// put writes a configuration.
+func put(file, content string) func(*testing.T, *node) {
+	return func(t *testing.T, n *node) { n.write(t, file, content) }
+}
+
+// swap has a link lead elsewhere in one step.
+func swap(link, target string) func(*testing.T, *node) {
+	return func(t *testing.T, n *node) {
+		path := filepath.Join(n.conf, link)
+		must(t, os.Symlink(target, path+"_tmp"))
+		must(t, os.Rename(path+"_tmp", path))
+	}
+}
+
+// changes are every kind of them.
+var changes = map[string][]change{
+	"files": {
+		{func(*testing.T, *node) {}, "no configuration"},
+		{put("20.conflist", named("a")), "a"},
+		{put("10.conflist", named("b")), "b"},
+		{put("10.conflist", named("c")), "c"},
+		{func(t *testing.T, n *node) {
+			n.write(t, "10.new", named("d"))
+			must(t, os.Rename(filepath.Join(n.conf, "10.new"), filepath.Join(n.conf, "10.conflist")))
+		}, "d"},
+		{func(t *testing.T, n *node) {
+			must(t, os.Rename(filepath.Join(n.conf, "10.conflist"), filepath.Join(n.conf, "10.conflist.bak")))
+		}, "a"},
+		{func(t *testing.T, n *node) { must(t, os.Remove(filepath.Join(n.conf, "20.conflist"))) }, "no configuration"},
+		{put("30.conf", `{"cniVersion":"0.4.0","name":"e","type":"bridge"}`), "e"},
+	},
+	"folder": {
+		{func(t *testing.T, n *node) { must(t, os.RemoveAll(filepath.Dir(n.conf))) }, "does not exist"},
+		{put("10.conflist", named("a")), "a"},
+		{func(t *testing.T, n *node) { must(t, os.RemoveAll(n.conf)) }, "does not exist"},
+		{put("10.conflist", named("b")), "b"},
+		{func(t *testing.T, n *node) { must(t, os.Rename(n.conf, n.conf+".old")) }, "does not exist"},
+		{func(t *testing.T, n *node) {
+			must(t, os.WriteFile(filepath.Join(n.conf+".old", "10.conflist"), []byte(named("c")), 0o600))
+			must(t, os.Rename(n.conf+".old", n.conf))
+		}, "c"},
+		// The folder above goes, and all is made again at once.
+		{func(t *testing.T, n *node) {
+			must(t, os.RemoveAll(filepath.Dir(n.conf)))
+			n.write(t, "10.conflist", named("d"))
+		}, "d"},
+		{put("10.conflist", named("e")), "e"},
+	},
+	"folder that is a link": {
+		{func(t *testing.T, n *node) {
+			must(t, os.Remove(n.conf))
+			for _, v := range []string{"one", "two"} {
+				dir := filepath.Join(filepath.Dir(n.conf), v)
+				must(t, os.Mkdir(dir, 0o755))
+				must(t, os.WriteFile(filepath.Join(dir, "10.conflist"), []byte(named(v)), 0o600))
+			}
+			must(t, os.Symlink("one", n.conf))
+		}, "one"},
+		{func(t *testing.T, n *node) {
+			must(t, os.Symlink("two", n.conf+"_tmp"))
+			must(t, os.Rename(n.conf+"_tmp", n.conf))
+		}, "two"},
+		{put("10.conflist", named("three")), "three"},
+	},
+	"mounted ConfigMap": {
+		{func(t *testing.T, n *node) {
+			n.write(t, "..1/10.conflist", named("a"))
+			must(t, os.Symlink("..1", filepath.Join(n.conf, "..data")))
+			must(t, os.Symlink("..data/10.conflist", filepath.Join(n.conf, "10.conflist")))
+		}, "a"},
+		{func(t *testing.T, n *node) {
+			n.write(t, "..2/10.conflist", named("b"))
+			swap("..data", "..2")(t, n)
+			must(t, os.RemoveAll(filepath.Join(n.conf, "..1")))
+		}, "b"},
+		{func(t *testing.T, n *node) {
+			n.write(t, "..3/20.conflist", named("c"))
+			swap("..data", "..3")(t, n)
+			must(t, os.Remove(filepath.Join(n.conf, "10.conflist")))
+		}, "no configuration"},
+	},
+	"files that are links elsewhere": {
+		{func(t *testing.T, n *node) {
+			must(t, os.Symlink("../opt/net/10.conflist", filepath.Join(n.conf, "10.conflist")))
+		}, "no such file"},
+		{func(t *testing.T, n *node) {
+			dir := filepath.Join(filepath.Dir(n.conf), "opt/net")
+			must(t, os.MkdirAll(dir, 0o755))
+			must(t, os.WriteFile(filepath.Join(dir, "10.conflist"), []byte(named("a")), 0o600))
+		}, "a"},
+		{func(t *testing.T, n *node) {
+			dir := filepath.Join(filepath.Dir(n.conf), "opt/net")
+			must(t, os.WriteFile(filepath.Join(dir, "10.conflist"), []byte(named("b")), 0o600))
+		}, "b"},
+	},
+	"link to itself": {
+		{func(t *testing.T, n *node) {
+			must(t, os.Remove(n.conf))
+			must(t, os.Symlink(n.conf, n.conf))
+		}, "too many levels"},
+		{func(t *testing.T, n *node) {
+			must(t, os.Remove(n.conf))
+			n.write(t, "10.conflist", named("a"))
+		}, "a"},
+	},
+	"plugin": {
+		{put("10.conflist", `{"cniVersion":"0.4.0","name":"a","plugins":[{"type":"late"}]}`), `plugin "late" not found`},
+		{func(t *testing.T, n *node) { n.fake(t, "late", "") }, "a"},
+		{func(t *testing.T, n *node) { must(t, os.Remove(filepath.Join(n.bin, "late"))) }, `plugin "late" not found`},
+	},
+}
+
 // TestWatched makes every kind of change to the configurations and sees that
 // each is heard of: no use looks at the files.
 func TestWatched(t *testing.T) {
-	type step struct {
-		do   func(t *testing.T, n *node)
-		want string // the network, or a part of why there is none
-	}
-	put := func(file, content string) func(*testing.T, *node) {
-		return func(t *testing.T, n *node) { n.write(t, file, content) }
-	}
-	swap := func(link, target string) func(*testing.T, *node) {
-		return func(t *testing.T, n *node) {
-			path := filepath.Join(n.conf, link)
-			must(t, os.Symlink(target, path+"_tmp"))
-			must(t, os.Rename(path+"_tmp", path))
-		}
-	}
-	for name, steps := range map[string][]step{
-		"files": {
-			{func(*testing.T, *node) {}, "no configuration"},
-			{put("20.conflist", named("a")), "a"},
-			{put("10.conflist", named("b")), "b"},
-			{put("10.conflist", named("c")), "c"},
-			{func(t *testing.T, n *node) {
-				n.write(t, "10.new", named("d"))
-				must(t, os.Rename(filepath.Join(n.conf, "10.new"), filepath.Join(n.conf, "10.conflist")))
-			}, "d"},
-			{func(t *testing.T, n *node) {
-				must(t, os.Rename(filepath.Join(n.conf, "10.conflist"), filepath.Join(n.conf, "10.conflist.bak")))
-			}, "a"},
-			{func(t *testing.T, n *node) { must(t, os.Remove(filepath.Join(n.conf, "20.conflist"))) }, "no configuration"},
-			{put("30.conf", `{"cniVersion":"0.4.0","name":"e","type":"bridge"}`), "e"},
-		},
-		"folder": {
-			{func(t *testing.T, n *node) { must(t, os.RemoveAll(filepath.Dir(n.conf))) }, "does not exist"},
-			{put("10.conflist", named("a")), "a"},
-			{func(t *testing.T, n *node) { must(t, os.RemoveAll(n.conf)) }, "does not exist"},
-			{put("10.conflist", named("b")), "b"},
-			{func(t *testing.T, n *node) { must(t, os.Rename(n.conf, n.conf+".old")) }, "does not exist"},
-			{func(t *testing.T, n *node) {
-				must(t, os.WriteFile(filepath.Join(n.conf+".old", "10.conflist"), []byte(named("c")), 0o600))
-				must(t, os.Rename(n.conf+".old", n.conf))
-			}, "c"},
-			// The folder above goes, and all is made again at once.
-			{func(t *testing.T, n *node) {
-				must(t, os.RemoveAll(filepath.Dir(n.conf)))
-				n.write(t, "10.conflist", named("d"))
-			}, "d"},
-			{put("10.conflist", named("e")), "e"},
-		},
-		"folder that is a link": {
-			{func(t *testing.T, n *node) {
-				must(t, os.Remove(n.conf))
-				for _, v := range []string{"one", "two"} {
-					dir := filepath.Join(filepath.Dir(n.conf), v)
-					must(t, os.Mkdir(dir, 0o755))
-					must(t, os.WriteFile(filepath.Join(dir, "10.conflist"), []byte(named(v)), 0o600))
-				}
-				must(t, os.Symlink("one", n.conf))
-			}, "one"},
-			{func(t *testing.T, n *node) {
-				must(t, os.Symlink("two", n.conf+"_tmp"))
-				must(t, os.Rename(n.conf+"_tmp", n.conf))
-			}, "two"},
-			{put("10.conflist", named("three")), "three"},
-		},
-		"mounted ConfigMap": {
-			{func(t *testing.T, n *node) {
-				n.write(t, "..1/10.conflist", named("a"))
-				must(t, os.Symlink("..1", filepath.Join(n.conf, "..data")))
-				must(t, os.Symlink("..data/10.conflist", filepath.Join(n.conf, "10.conflist")))
-			}, "a"},
-			{func(t *testing.T, n *node) {
-				n.write(t, "..2/10.conflist", named("b"))
-				swap("..data", "..2")(t, n)
-				must(t, os.RemoveAll(filepath.Join(n.conf, "..1")))
-			}, "b"},
-			{func(t *testing.T, n *node) {
-				n.write(t, "..3/20.conflist", named("c"))
-				swap("..data", "..3")(t, n)
-				must(t, os.Remove(filepath.Join(n.conf, "10.conflist")))
-			}, "no configuration"},
-		},
-		"files that are links elsewhere": {
-			{func(t *testing.T, n *node) {
-				must(t, os.Symlink("../opt/net/10.conflist", filepath.Join(n.conf, "10.conflist")))
-			}, "no such file"},
-			{func(t *testing.T, n *node) {
-				dir := filepath.Join(filepath.Dir(n.conf), "opt/net")
-				must(t, os.MkdirAll(dir, 0o755))
-				must(t, os.WriteFile(filepath.Join(dir, "10.conflist"), []byte(named("a")), 0o600))
-			}, "a"},
-			{func(t *testing.T, n *node) {
-				dir := filepath.Join(filepath.Dir(n.conf), "opt/net")
-				must(t, os.WriteFile(filepath.Join(dir, "10.conflist"), []byte(named("b")), 0o600))
-			}, "b"},
-		},
-		"link to itself": {
-			{func(t *testing.T, n *node) {
-				must(t, os.Remove(n.conf))
-				must(t, os.Symlink(n.conf, n.conf))
-			}, "too many levels"},
-			{func(t *testing.T, n *node) {
-				must(t, os.Remove(n.conf))
-				n.write(t, "10.conflist", named("a"))
-			}, "a"},
-		},
-		"plugin": {
-			{put("10.conflist", `{"cniVersion":"0.4.0","name":"a","plugins":[{"type":"late"}]}`), `plugin "late" not found`},
-			{func(t *testing.T, n *node) { n.fake(t, "late", "") }, "a"},
-			{func(t *testing.T, n *node) { must(t, os.Remove(filepath.Join(n.bin, "late"))) }, `plugin "late" not found`},
-		},
-	} {
+	for name, steps := range changes {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t)
 			n.start(t)
