@@ -1,16 +1,16 @@
 package docker
 
 import (
-	"context"
+	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/docker/docker/api/types/container"
@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
 
 	"github.com/crimux/crimux/test/stream"
 )
@@ -38,7 +39,7 @@ func TestAdopt(t *testing.T) {
 	s := shim{t: t}
 	p := s.pod()
 	p.ports, p.image = []shimPort{{"tcp", 8080, 38091}}, "web"
-	p.script = "httpd -p 8080 -h /www; " + counter
+	p.script = "httpd -p 8080 -h /www; while read l; do echo got $l; done; sleep 1000"
 	s.run(p)
 	c := adopted(t, p, "")
 
@@ -63,6 +64,7 @@ func TestAdopt(t *testing.T) {
 	get(t, "http://"+p.ip+":8080")
 	get(t, "http://"+hostAddress(t)+":38091")
 	streamsWork(t, c, p)
+	statsAreThere(t, c, p)
 	if after, err := node.lab.Docker().ContainerInspect(t.Context(), p.ctr); err != nil || after.State.StartedAt != p.started {
 		t.Errorf("the container was started anew: %v, %v", after.State, err)
 	}
@@ -87,8 +89,46 @@ func streamsWork(t *testing.T, c cri, p *shimPod) {
 	if got, err := stream.Forward(f.Url, 8080, "GET / HTTP/1.0\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.") || err != nil {
 		t.Errorf("port-forward: %q, %v", got, err)
 	}
-	if err := c.try(runtimeService+"Attach", &runtimeapi.AttachRequest{ContainerId: p.ctr, Stdout: true}); err != nil {
-		t.Errorf("attach: %v", err)
+	a := must[runtimeapi.AttachResponse](c, runtimeService+"Attach", &runtimeapi.AttachRequest{ContainerId: p.ctr, Stdin: true, Stdout: true})
+	if got := say(t, a.Url, "hello\n"); got != "got hello\n" {
+		t.Errorf("attach: %q", got)
+	}
+}
+
+// say sends a line to the attach at url and returns the one that comes back.
+func say(t *testing.T, url, line string) string {
+	t.Helper()
+	conn, err := stream.Dial(url, remotecommand.StreamProtocolV4Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	streams := map[string]io.ReadWriter{}
+	for _, kind := range []string{remotecommand.StreamTypeError, remotecommand.StreamTypeStdin, remotecommand.StreamTypeStdout} {
+		if streams[kind], err = conn.CreateStream(http.Header{remotecommand.StreamType: {kind}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := io.WriteString(streams[remotecommand.StreamTypeStdin], line); err != nil {
+		t.Fatal(err)
+	}
+	got, err := bufio.NewReader(streams[remotecommand.StreamTypeStdout]).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+// statsAreThere: the pod's and the container's, from the kernel.
+func statsAreThere(t *testing.T, c cri, p *shimPod) {
+	t.Helper()
+	one := must[runtimeapi.ContainerStatsResponse](c, runtimeService+"ContainerStats", &runtimeapi.ContainerStatsRequest{ContainerId: p.ctr}).Stats
+	if one.GetMemory().GetWorkingSetBytes().GetValue() == 0 || one.GetCpu().GetUsageCoreNanoSeconds().GetValue() == 0 || one.Attributes.Metadata.Attempt != 3 {
+		t.Errorf("container statistics %v", one)
+	}
+	all := must[runtimeapi.PodSandboxStatsResponse](c, runtimeService+"PodSandboxStats", &runtimeapi.PodSandboxStatsRequest{PodSandboxId: p.id}).Stats
+	if all.GetLinux().GetNetwork().GetDefaultInterface().GetRxBytes().GetValue() == 0 || len(all.GetLinux().GetContainers()) != 1 {
+		t.Errorf("pod statistics %v", all)
 	}
 }
 
@@ -150,7 +190,9 @@ func TestAdoptedLog(t *testing.T) {
 	}
 	// A daemon that knows nothing sees whose the log is.
 	quit()
+	before := count(t, all...)
 	again := started(t, "")
+	eventually(t, "lines after a restart", func() bool { return count(t, all...) > before+10 })
 	reopen(again)
 	again.removePod(p.id)
 	count(t, all...)
@@ -181,6 +223,24 @@ func TestAdoptedLogWasNeverLinked(t *testing.T) {
 		t.Fatal(err)
 	}
 	adopted(t, p, "")
+	eventually(t, "lines", func() bool {
+		_, err := os.Stat(p.logPath)
+		return err == nil && count(t, p.logPath) > 10
+	})
+}
+
+// TestAdoptCreated: the other shim made a container and did not start it.
+func TestAdoptCreated(t *testing.T) {
+	noLeak(t)
+	s := shim{t: t}
+	p := s.pod()
+	s.sandbox(p)
+	s.create(p)
+	c := adopted(t, p, "")
+	if st := c.status(p.ctr); st.State != runtimeapi.ContainerState_CONTAINER_CREATED {
+		t.Errorf("container %v", st)
+	}
+	c.start(p.ctr)
 	eventually(t, "lines", func() bool {
 		_, err := os.Stat(p.logPath)
 		return err == nil && count(t, p.logPath) > 10
@@ -366,112 +426,4 @@ func TestAdoptOtherNetworks(t *testing.T) {
 			t.Error(err)
 		}
 	})
-}
-
-// handBack is the script of the guide that readies a node for cri-dockerd.
-func handBack(t *testing.T) {
-	t.Helper()
-	b, err := os.ReadFile("../../docs/migration-from-cri-dockerd.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, ok := strings.Cut(string(b), "# hand-back\n")
-	script, _, closed := strings.Cut(rest, "```")
-	if !ok || !closed {
-		t.Fatal("the guide has no script to hand a node back with")
-	}
-	cmd := exec.CommandContext(t.Context(), "sh", "-eu", "-c", script)
-	cmd.Env = append(os.Environ(), "DOCKER_HOST=unix://"+node.lab.DockerSocket)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-}
-
-// quittable is started, and may be quit before the test's end.
-func quittable(t *testing.T) (c cri, quit func()) {
-	t.Helper()
-	b, err := newBackend("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- b.Run(ctx) }()
-	quit = sync.OnceFunc(func() {
-		stop()
-		if err := errors.Join(<-ended, b.Close()); err != nil {
-			t.Error(err)
-		}
-	})
-	t.Cleanup(quit)
-	return cri{t: t, Backend: b}, quit
-}
-
-// TestWayBack: a pod of ours is one that cri-dockerd knows how to show, to stop
-// and to remove; after the guide's script, its log is whole and grows. And then
-// the node comes to us once more.
-func TestWayBack(t *testing.T) {
-	noLeak(t)
-	c := kubelet(t)
-	cfg := pod(t)
-	cfg.PortMappings = []*runtimeapi.PortMapping{{ContainerPort: 8080, HostPort: 38096}}
-	first, quit := quittable(t)
-	id := must[runtimeapi.RunPodSandboxResponse](first, runtimeService+"RunPodSandbox", &runtimeapi.RunPodSandboxRequest{Config: cfg}).PodSandboxId
-	ctr := first.create(id, cfg, ctrConfig(c.pull("busybox"), counter))
-	first.start(ctr)
-	logPath := filepath.Join(cfg.LogDirectory, "main/0.log")
-	eventually(t, "lines", func() bool {
-		_, err := os.Stat(logPath)
-		return err == nil && count(t, logPath) > 10
-	})
-	dir := filepath.Join(node.lab.Dir, "cri-dockerd", "sandbox")
-	want := fmt.Sprintf(`{"version":"v1","name":"%s","namespace":"default","data":{"port_mappings":[{"protocol":"tcp","container_port":8080,"host_port":38096}]},"checksum":`, cfg.Metadata.Name)
-	if b, err := os.ReadFile(filepath.Join(dir, id)); err != nil || !strings.HasPrefix(string(b), want) {
-		t.Errorf("checkpoint %s, %v; want %s", b, err, want)
-	}
-	if _, err := os.Stat(filepath.Join(node.lab.CNICacheDir, "results", node.lab.Bridge+"-"+id+"-eth0")); err != nil {
-		t.Errorf("what a DEL needs: %v", err)
-	}
-	quit()
-	handBack(t)
-	if st, err := os.Lstat(logPath); err != nil || st.Mode().Type() != fs.ModeSymlink {
-		t.Errorf("log %v, %v", st, err)
-	}
-	before := count(t, logPath)
-	eventually(t, "lines without us", func() bool { return count(t, logPath) > before })
-	if _, err := os.Stat("/run/netns/crimux-" + id); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("a namespace is kept: %v", err)
-	}
-
-	again, quit := quittable(t)
-	if st := again.podStatus(id); st.State != runtimeapi.PodSandboxState_SANDBOX_READY {
-		t.Errorf("back again: %v", st)
-	}
-	rotated := logPath + ".20260102-000001"
-	if err := os.Rename(logPath, rotated); err != nil {
-		t.Fatal(err)
-	}
-	must[runtimeapi.ReopenContainerLogResponse](again, runtimeService+"ReopenContainerLog", &runtimeapi.ReopenContainerLogRequest{ContainerId: ctr})
-	eventually(t, "lines of ours", func() bool { return count(t, rotated, logPath) > before+20 })
-	quit()
-	handBack(t)
-	removedAsCRIDockerd(t, cfg, id, ctr, dir)
-}
-
-// removedAsCRIDockerd stops and removes a pod of ours as cri-dockerd does: with
-// today's configuration and the checkpoint's ports.
-func removedAsCRIDockerd(t *testing.T, cfg *runtimeapi.PodSandboxConfig, id, ctr, checkpoints string) {
-	t.Helper()
-	s, engine, now := shim{t: t}, node.lab.Docker(), 0
-	c, err := engine.ContainerInspect(t.Context(), id)
-	s.check(err)
-	s.detach(&shimPod{
-		id: id, pid: strconv.Itoa(c.State.Pid), name: cfg.Metadata.Name, namespace: cfg.Metadata.Namespace, ports: []shimPort{{"tcp", 8080, 38096}},
-	})
-	s.check(engine.ContainerStop(t.Context(), ctr, container.StopOptions{Timeout: &now}))
-	s.check(engine.ContainerStop(t.Context(), id, container.StopOptions{Timeout: &now}))
-	for _, one := range []string{ctr, id} {
-		s.check(engine.ContainerRemove(t.Context(), one, container.RemoveOptions{Force: true, RemoveVolumes: true}))
-	}
-	s.check(os.Remove(filepath.Join(checkpoints, id)))
 }

@@ -189,6 +189,21 @@ func (s shim) detach(p *shimPod) {
 func (s shim) container(p *shimPod) {
 	s.t.Helper()
 	ctx, engine := s.t.Context(), node.lab.Docker()
+	s.create(p)
+	s.check(engine.ContainerStart(ctx, p.ctr, container.StartOptions{}))
+	c, err := engine.ContainerInspect(ctx, p.ctr)
+	s.check(err)
+	p.started = c.State.StartedAt
+	s.check(os.MkdirAll(filepath.Dir(p.logPath), 0o755))
+	if c.LogPath != "" {
+		s.check(os.Symlink(c.LogPath, p.logPath))
+	}
+}
+
+// create makes the pod's container.
+func (s shim) create(p *shimPod) {
+	s.t.Helper()
+	ctx, engine := s.t.Context(), node.lab.Docker()
 	made, err := engine.ContainerCreate(ctx, &container.Config{
 		Image: kubelet(s.t).pull(p.image), Cmd: []string{"sh", "-c", p.script}, OpenStdin: true,
 		Healthcheck: &container.HealthConfig{Test: []string{"NONE"}},
@@ -203,12 +218,4 @@ func (s shim) container(p *shimPod) {
 	}, nil, nil, fmt.Sprintf("k8s_main_%s_%s_%s_%d%s", p.name, p.namespace, p.uid, 3, p.suffix))
 	s.check(err)
 	p.ctr = made.ID
-	s.check(engine.ContainerStart(ctx, p.ctr, container.StartOptions{}))
-	c, err := engine.ContainerInspect(ctx, p.ctr)
-	s.check(err)
-	p.started = c.State.StartedAt
-	s.check(os.MkdirAll(filepath.Dir(p.logPath), 0o755))
-	if c.LogPath != "" {
-		s.check(os.Symlink(c.LogPath, p.logPath))
-	}
 }
