@@ -251,9 +251,14 @@ func TestRestart(t *testing.T) {
 		t.Errorf("pod was listed as %v and is as %v", list[id], got[id])
 	}
 	again.removePod(id)
-	if p, ok := c.pods()[id]; ok {
+	if p, ok := again.pods()[id]; ok {
 		t.Errorf("still listed: %v", p)
 	}
+	// To the other one it was somebody else's doing.
+	eventually(t, "it is gone everywhere", func() bool {
+		_, ok := c.pods()[id]
+		return !ok
+	})
 }
 
 // TestLateCreate: the Engine finishes a create although its caller has died,
