@@ -35,9 +35,7 @@ func (s *server) ListPodSandboxMetrics(ctx context.Context, _ *runtimeapi.ListPo
 	}
 	p := &pass{Pass: s.stats.reader.Begin()}
 	space, err := s.stats.disk(p.Pass)
-	if err != nil {
-		return nil, err
-	}
+	p.note(false, err)
 	out := &runtimeapi.ListPodSandboxMetricsResponse{}
 	for _, f := range all {
 		if !f.running() {

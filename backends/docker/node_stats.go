@@ -2,6 +2,7 @@ package docker
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -52,9 +53,16 @@ func newNodeStats(s *server, interval time.Duration) *nodeStats {
 // Run measures writable layers in the background until ctx is done.
 func (n *nodeStats) Run(ctx context.Context) error { return n.layers.Run(ctx) }
 
+// errUnseen is while nobody knows what the Engine has.
+var errUnseen = errors.New("the containers of the docker engine are not known yet")
+
 // subjects are the containers whose layers are to be measured. What is gone is
 // forgotten on the way.
 func (n *nodeStats) subjects(ctx context.Context) ([]stats.Subject, error) {
+	if !n.srv.cache.whole() {
+		// To ask would have the Engine tried anew, each second that it is away.
+		return nil, errUnseen
+	}
 	containers, err := n.srv.all(ctx, typeContainer)
 	if err != nil {
 		return nil, err

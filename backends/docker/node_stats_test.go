@@ -201,6 +201,12 @@ func TestLayers(t *testing.T) {
 	if got := dirs(); !maps.Equal(got, want) {
 		t.Errorf("layers %v", got)
 	}
+	// An Engine that is away is left in peace.
+	b.cache.attempted(errInjected)
+	if _, err := b.stats.subjects(t.Context()); err == nil || len(b.cache.feed.kick) != 0 {
+		t.Errorf("while the engine is away: %v, %d attempts asked for", err, len(b.cache.feed.kick))
+	}
+	b.resync(t)
 	// Once it has ended there is no mount to ask.
 	if err := os.RemoveAll(filepath.Join(b.dir, "proc")); err != nil {
 		t.Fatal(err)
@@ -211,6 +217,22 @@ func TestLayers(t *testing.T) {
 	b.resync(t)
 	if got := dirs(); !maps.Equal(got, want) {
 		t.Errorf("layers after the end %v", got)
+	}
+}
+
+// TestMetricsWithoutTheDisk: where the Engine keeps its data need not be seen
+// from here for the rest to be known.
+func TestMetricsWithoutTheDisk(t *testing.T) {
+	b := newStatsBench(t)
+	b.stats.keep("/nowhere", nil)
+	r, err := b.ListPodSandboxMetrics(t.Context(), &runtimeapi.ListPodSandboxMetricsRequest{})
+	if err != nil || len(r.PodMetrics) != 1 || len(r.PodMetrics[0].ContainerMetrics) != 2 || len(r.PodMetrics[0].Metrics) != 16 {
+		t.Fatalf("metrics %v, %v", r, err)
+	}
+	for _, m := range r.PodMetrics[0].ContainerMetrics[0].Metrics {
+		if strings.HasPrefix(m.Name, "container_fs_limit") {
+			t.Errorf("metric %v", m)
+		}
 	}
 }
 
