@@ -102,12 +102,29 @@ func (a *attachments) adopt(f *found) error {
 	return nil
 }
 
-// adopt takes on the network of a sandbox before anybody is shown it. There is
-// no caller to tell of a failure, and it is tried again the next time that the
-// sandbox is looked at.
-func (s *server) adopt(f *found) {
+// adopt takes on what another shim has made, before anybody is shown it. There
+// is no caller to tell of a failure, and it is tried again the next time that
+// the container is looked at.
+func (s *server) adopt(ctx context.Context, f *found) {
 	if err := s.pods.adopt(f); err != nil {
 		s.log.Warn("network of a sandbox cannot be taken on", "sandbox", f.ID, "error", err)
+	}
+	s.nameImage(ctx, f)
+}
+
+// nameImage gives the image of another shim's container its name: the kubelet
+// asked for it by id, and shows what it is told. Where it has none, or that
+// cannot be learned now, the id stands.
+func (s *server) nameImage(ctx context.Context, f *found) {
+	if f.kind != typeContainer || f.op != "" || f.image != "" || !strings.HasPrefix(f.Config.Image, "sha256:") {
+		return
+	}
+	if known := s.cache.peek(f.ID); known != nil && known.image != "" {
+		f.image = known.image
+		return
+	}
+	if img, err := s.engine.ImageInspect(ctx, f.Image); err == nil && len(img.RepoTags) > 0 {
+		f.image = img.RepoTags[0]
 	}
 }
 

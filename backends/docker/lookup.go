@@ -95,7 +95,7 @@ func (s *server) inspect(ctx context.Context, kind, id string) (*found, error) {
 	if !ok || kind != "" && f.kind != kind || !strings.HasPrefix(f.ID, id) {
 		return nil, notFound(kindName(kind), id)
 	}
-	s.adopt(f)
+	s.adopt(ctx, f)
 	s.cache.put(f)
 	return f, nil
 }

@@ -61,6 +61,13 @@ func TestAdopt(t *testing.T) {
 		ctr.Annotations["io.kubernetes.container.hash"] != "abc" || ctr.ImageId == "" || ctr.CreatedAt == 0 || ctr.StartedAt < ctr.CreatedAt {
 		t.Errorf("container %v", ctr)
 	}
+	all := must[runtimeapi.ListContainersResponse](c, runtimeService+"ListContainers", &runtimeapi.ListContainersRequest{Filter: &runtimeapi.ContainerFilter{PodSandboxId: p.id}}).Containers
+	if name := node.lab.Image("web"); len(all) != 1 || all[0].Image.Image != name || ctr.Image.Image != name || all[0].CreatedAt != ctr.CreatedAt {
+		t.Errorf("listed %v, status %v, want the image %s", all, ctr, name)
+	}
+	if len(ctr.Mounts) != 1 || ctr.Mounts[0].ContainerPath != "/mnt" || !ctr.Mounts[0].Readonly {
+		t.Errorf("mounts %v", ctr.Mounts)
+	}
 	get(t, "http://"+p.ip+":8080")
 	get(t, "http://"+hostAddress(t)+":38091")
 	streamsWork(t, c, p)
@@ -245,6 +252,19 @@ func TestAdoptCreated(t *testing.T) {
 		_, err := os.Stat(p.logPath)
 		return err == nil && count(t, p.logPath) > 10
 	})
+}
+
+// TestAdoptHalfMade: the other shim was killed before the ADD. A pod without a
+// network is not ready, and goes.
+func TestAdoptHalfMade(t *testing.T) {
+	noLeak(t)
+	s := shim{t: t, half: true}
+	p := s.pod()
+	s.sandbox(p)
+	c := adopted(t, p, "")
+	if st := c.podStatus(p.id); st.State != runtimeapi.PodSandboxState_SANDBOX_NOTREADY || c.pods()[p.id].State != st.State {
+		t.Errorf("status %v", st)
+	}
 }
 
 // TestAdoptedInfraDies: with the namespace pinned, the DEL still takes all
