@@ -33,9 +33,12 @@ type facts struct {
 	driver       string
 	cgroupDriver string
 	cgroupV2     bool
-	apparmor     bool
-	selinux      bool
-	cdi          bool
+	// lacks are the resources that this kernel cannot limit. The Engine would
+	// run the container without the limit, and tell nobody but us.
+	lacks    map[string]bool
+	apparmor bool
+	selinux  bool
+	cdi      bool
 	// roNonRecursive: read-only mounts are recursively so unless the Engine is
 	// told otherwise (Engine 25).
 	roNonRecursive bool
@@ -98,7 +101,11 @@ func readFacts(info system.Info, api string) (*facts, error) {
 	f := &facts{
 		read: time.Now(), version: info.ServerVersion, api: api, rootDir: info.DockerRootDir, driver: info.Driver,
 		cgroupDriver: info.CgroupDriver, apparmor: has("apparmor"), selinux: has("selinux"),
-		cgroupV2:       info.CgroupVersion == "2",
+		cgroupV2: info.CgroupVersion == "2",
+		lacks: map[string]bool{
+			"memory_limit_in_bytes": !info.MemoryLimit, "memory_swap_limit_in_bytes": !info.SwapLimit,
+			"cpu_quota": !info.CPUCfsQuota, "cpuset_cpus": !info.CPUSet, "cpuset_mems": !info.CPUSet,
+		},
 		cdi:            len(info.CDISpecDirs) > 0,
 		roNonRecursive: versions.GreaterThanOrEqualTo(api, "1.44"),
 		runtimes:       map[string]bool{}, defaultRuntime: info.DefaultRuntime,

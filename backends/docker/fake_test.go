@@ -132,6 +132,7 @@ func (e *fakeEngine) Info(context.Context) (info system.Info, err error) {
 		info = system.Info{
 			ServerVersion: "20.10.24", CgroupDriver: "cgroupfs", DockerRootDir: e.dir,
 			SecurityOptions: []string{"name=seccomp,profile=default"}, DefaultRuntime: "runc",
+			MemoryLimit: true, SwapLimit: true, CPUCfsQuota: true, CPUSet: true,
 			Runtimes: map[string]system.RuntimeWithStatus{"runc": {}, "kata": {}},
 		}
 		return nil

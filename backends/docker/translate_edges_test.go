@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/system"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -65,6 +66,37 @@ func TestDropsWin(t *testing.T) {
 		if got, drops := translateCapabilities(c.add, c.drop); !slices.Equal(got, c.want) || !slices.Equal(drops, c.drop) {
 			t.Errorf("+%q -%q: +%q -%q", c.add, c.drop, got, drops)
 		}
+	}
+}
+
+// TestNoLimitIsDropped: the Engine drops limits that the kernel lacks.
+func TestNoLimitIsDropped(t *testing.T) {
+	bare, err := readFacts(system.Info{}, "1.41")
+	if err != nil {
+		t.Fatal(err)
+	}
+	able, err := readFacts(system.Info{MemoryLimit: true, SwapLimit: true, CPUCfsQuota: true, CPUSet: true}, "1.41")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, r := range map[string]*runtimeapi.LinuxContainerResources{
+		"memory_limit_in_bytes": {MemoryLimitInBytes: 8 << 20}, "cpu_quota": {CpuQuota: 5000}, "cpuset_cpus": {CpusetCpus: "0"}, "cpuset_mems": {CpusetMems: "0"},
+	} {
+		if _, err := translate(bare, testNode(), resources(r)); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := translate(able, testNode(), resources(r)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// Where no limit is asked for, none is missed.
+	if _, err := translate(bare, testNode(), resources(&runtimeapi.LinuxContainerResources{CpuPeriod: 100000, CpuQuota: -1, CpuShares: 2})); err != nil {
+		t.Error(err)
+	}
+	swap := resources(&runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 8 << 20, MemorySwapLimitInBytes: 9 << 20})
+	able.lacks["memory_swap_limit_in_bytes"] = true
+	if _, err := translate(able, testNode(), swap); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "memory_swap_limit_in_bytes") {
+		t.Errorf("swap: %v", err)
 	}
 }
 

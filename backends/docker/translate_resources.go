@@ -23,6 +23,9 @@ func translateResources(field string, r *runtimeapi.LinuxContainerResources, f *
 			return container.Resources{}, settings, invalid(field+"."+v.field, "%d is negative", v.value)
 		}
 	}
+	if err := checkLimits(field, r, f); err != nil {
+		return container.Resources{}, settings, err
+	}
 	swap, err := swapLimit(field, r)
 	if err != nil {
 		return container.Resources{}, settings, err
@@ -32,6 +35,22 @@ func translateResources(field string, r *runtimeapi.LinuxContainerResources, f *
 		Memory: r.GetMemoryLimitInBytes(), MemorySwap: swap,
 		CpusetCpus: r.GetCpusetCpus(), CpusetMems: r.GetCpusetMems(),
 	}, settings, nil
+}
+
+// checkLimits refuses limits that the kernel does not know.
+func checkLimits(field string, r *runtimeapi.LinuxContainerResources, f *facts) error {
+	for _, l := range []struct {
+		name  string
+		asked bool
+	}{
+		{"memory_limit_in_bytes", r.GetMemoryLimitInBytes() > 0}, {"memory_swap_limit_in_bytes", r.GetMemorySwapLimitInBytes() > 0},
+		{"cpu_quota", r.GetCpuQuota() > 0}, {"cpuset_cpus", r.GetCpusetCpus() != ""}, {"cpuset_mems", r.GetCpusetMems() != ""},
+	} {
+		if l.asked && f.lacks[l.name] {
+			return refused(field+"."+l.name, "the kernel of this node cannot limit that, or its cgroup controller is not mounted")
+		}
+	}
+	return nil
 }
 
 // swapLimit is memory and swap together. Where none is asked for, it is the
