@@ -14,6 +14,8 @@ import (
 	"syscall"
 
 	"github.com/moby/sys/mountinfo"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // procFS is where processes are found: /proc if it is empty, and elsewhere in
@@ -31,6 +33,10 @@ func (p procFS) file(process, name string) string {
 
 // errEnded says that a process is gone, or is no longer the container's.
 var errEnded = errors.New("the container's process has ended")
+
+// errCgroupUnseen says that a container's cgroup is none that can be reached.
+var errCgroupUnseen = status.Error(codes.FailedPrecondition,
+	"the container's cgroup cannot be seen from here: run crimux in the node's own cgroup namespace, with the node's /sys/fs/cgroup")
 
 // containerCgroup is where a container's cgroups are.
 type containerCgroup struct {
@@ -54,9 +60,11 @@ func (p procFS) cgroupOf(pid int, id string) (containerCgroup, error) {
 	if err != nil {
 		return out, err
 	}
+	named := false
 	for lines := bufio.NewScanner(bytes.NewReader(b)); lines.Scan(); {
 		_, rest, _ := strings.Cut(lines.Text(), ":")
 		controllers, path, ok := strings.Cut(rest, ":")
+		named = named || ok && id != "" && strings.Contains(path, id)
 		if path = upTo(path, id); !ok || path == "" {
 			continue
 		}
@@ -72,10 +80,13 @@ func (p procFS) cgroupOf(pid int, id string) (containerCgroup, error) {
 			out.hugetlb = dir
 		}
 	}
-	if out.any == "" {
-		return out, errEnded
+	switch {
+	case out.any != "":
+		return out, nil
+	case named:
+		return out, errCgroupUnseen
 	}
-	return out, nil
+	return out, errEnded
 }
 
 // upTo cuts a path behind the element that has the container's id in it: what

@@ -94,6 +94,10 @@ func TestCgroupOf(t *testing.T) {
 	if err != nil || c.v2 != "" || c.hugetlb != filepath.Join(n.dir, "cg/hugetlb/docker", testID) || c.any == "" {
 		t.Errorf("v1: %+v, %v", c, err)
 	}
+	n.write("proc/42/cgroup", "0::/../../docker/"+testID+"\n")
+	if _, err := n.proc().cgroupOf(42, testID); !errors.Is(err, errCgroupUnseen) {
+		t.Errorf("from within another cgroup namespace: %v", err)
+	}
 	for path, want := range map[string]string{"/a/" + testID + "/b/c": "/a/" + testID, "/a/" + testID: "/a/" + testID, "/": "", "/../" + testID: ""} {
 		if got := upTo(path, testID); got != want {
 			t.Errorf("%s: %q", path, got)
@@ -274,6 +278,34 @@ func TestStartWritesTheCgroup(t *testing.T) {
 	}
 	if r, err := b.backend.Recover(t.Context(), interrupted, backends.NoJournal); err != nil || r.Code != codes.Aborted || !strings.Contains(r.Message, "memory.high") {
 		t.Errorf("recovered without the file: %+v, %v", r, err)
+	}
+}
+
+// TestCgroupUnseen: a daemon in a cgroup namespace of its own cannot limit
+// anything, which matters only to who has asked for it.
+func TestCgroupUnseen(t *testing.T) {
+	b, n, id, err := startWith(t, &runtimeapi.LinuxContainerResources{HugepageLimits: []*runtimeapi.HugepageLimit{{PageSize: "2MB"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &updatable{fakeEngine: b.engine}
+	b.server.engine = e
+	n.write("proc/"+strconv.Itoa(os.Getpid())+"/cgroup", "0::/../"+id+"\n")
+	if _, err := b.StartContainer(t.Context(), &runtimeapi.StartContainerRequest{ContainerId: id}); err != nil {
+		t.Errorf("start: %v", err)
+	}
+	for _, c := range []struct {
+		r    *runtimeapi.LinuxContainerResources
+		code codes.Code
+	}{
+		{&runtimeapi.LinuxContainerResources{CpuShares: 5, HugepageLimits: []*runtimeapi.HugepageLimit{{PageSize: "2MB"}}}, codes.OK},
+		{&runtimeapi.LinuxContainerResources{Unified: map[string]string{"memory.high": "5"}}, codes.FailedPrecondition},
+		{&runtimeapi.LinuxContainerResources{OomScoreAdj: 5}, codes.FailedPrecondition},
+	} {
+		_, err := b.UpdateContainerResources(t.Context(), &runtimeapi.UpdateContainerResourcesRequest{ContainerId: id, Linux: c.r})
+		if status.Code(err) != c.code {
+			t.Errorf("%v: %v", c.r, err)
+		}
 	}
 }
 

@@ -38,6 +38,9 @@ func (s *server) writeSettings(f *found) error {
 		return nil
 	}
 	c, err := s.node.proc.cgroupOf(f.State.Pid, f.ID)
+	if errors.Is(err, errCgroupUnseen) && !settings.asked() {
+		return nil
+	}
 	if err != nil {
 		return err
 	}

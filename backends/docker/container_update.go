@@ -69,6 +69,11 @@ func translateUpdate(r *runtimeapi.LinuxContainerResources, f *found, facts *fac
 	return u, nil
 }
 
+// beyondEngine reports whether the update asks for what only we can do.
+func (u update) beyondEngine(f *found) bool {
+	return u.settings.asked() || u.score != nil && *u.score != f.HostConfig.OomScoreAdj
+}
+
 // update carries it out. The Engine comes first: it is the one that refuses.
 func (s *server) update(ctx context.Context, f *found, u update) error {
 	if !f.State.Running {
@@ -85,7 +90,7 @@ func (s *server) update(ctx context.Context, f *found, u update) error {
 		return status.Error(codes.FailedPrecondition, err.Error())
 	}
 	c, err := s.node.proc.cgroupOf(f.State.Pid, f.ID)
-	if errors.Is(err, errEnded) {
+	if errors.Is(err, errEnded) || errors.Is(err, errCgroupUnseen) && !u.beyondEngine(f) {
 		return s.updateEngine(ctx, f, u)
 	}
 	if err != nil {
