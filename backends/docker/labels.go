@@ -162,11 +162,10 @@ func withoutForeign(labels map[string]string) map[string]string {
 	return out
 }
 
-// createdAt is the CRI's created_at: ours where we know it, else the Engine's
-// second, so that lists and statuses say the same.
-func (o object) createdAt(engineSeconds int64) int64 {
+// createdAt is the CRI's created_at: ours where we know it, else the Engine's.
+func (o object) createdAt(engine time.Time) int64 {
 	if o.created != 0 {
 		return o.created
 	}
-	return engineSeconds * int64(time.Second)
+	return nanos(engine)
 }

@@ -3,6 +3,7 @@ package docker
 import (
 	"maps"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"google.golang.org/grpc/codes"
@@ -92,7 +93,7 @@ func TestAdoptedLabels(t *testing.T) {
 		"io.kubernetes.docker.type": "podsandbox", "io.kubernetes.container.name": "POD",
 		"io.kubernetes.pod.name": "web", "app": "web", "annotation.kubernetes.io/config.source": "api",
 	})
-	if !ok || o.op != "" || len(o.labels) != 2 || o.annotations["kubernetes.io/config.source"] != "api" || o.createdAt(5) != 5e9 {
+	if !ok || o.op != "" || len(o.labels) != 2 || o.annotations["kubernetes.io/config.source"] != "api" || o.createdAt(time.Unix(5, 7)) != 5e9+7 {
 		t.Errorf("%+v, %v", o, ok)
 	}
 }

@@ -175,7 +175,7 @@ func nanos(t time.Time) int64 {
 
 // created is the CRI's created_at.
 func (f *found) createdAtNanos() int64 {
-	return f.createdAt(engineTime(f.Created).Unix())
+	return f.createdAt(engineTime(f.Created))
 }
 
 // matches applies a label selector exactly.

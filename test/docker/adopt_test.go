@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/network"
@@ -72,8 +73,13 @@ func TestAdopt(t *testing.T) {
 	get(t, "http://"+hostAddress(t)+":38091")
 	streamsWork(t, c, p)
 	statsAreThere(t, c, p)
-	if after, err := node.lab.Docker().ContainerInspect(t.Context(), p.ctr); err != nil || after.State.StartedAt != p.started {
+	after, err := node.lab.Docker().ContainerInspect(t.Context(), p.ctr)
+	if err != nil || after.State.StartedAt != p.started {
 		t.Errorf("the container was started anew: %v, %v", after.State, err)
+	}
+	// Of two sandboxes the kubelet takes the newer, by this.
+	if made, err := time.Parse(time.RFC3339Nano, after.Created); err != nil || ctr.CreatedAt != made.UnixNano() {
+		t.Errorf("created at %d, and the Engine says %s", ctr.CreatedAt, after.Created)
 	}
 
 	removedTwice(c, p.id, p.ctr)
