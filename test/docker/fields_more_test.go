@@ -173,12 +173,28 @@ func hugetlbTree(t *testing.T) string {
 	return ""
 }
 
-// TestHugepages: a limit is the container's own, and a container that cannot
-// have it does not run.
-func TestHugepages(t *testing.T) {
-	root := hugetlbTree(t)
+// handDown enables the hugetlb controller for the cgroups in a folder until the
+// test's end.
+func handDown(t *testing.T, dir string) {
+	t.Helper()
+	set := func(what string) error {
+		return os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte(what), 0)
+	}
+	if err := set("+hugetlb"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := set("-hugetlb"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Error(err)
+		}
+	})
+}
+
+// ownParent is the name of a cgroup that is gone after the test: engines leave
+// a parent where it is, since it is the kubelet's.
+func ownParent(t *testing.T) string {
+	t.Helper()
 	parent := fmt.Sprintf("/crimux-test-%d", time.Now().UnixNano())
-	// Engines leave a parent where it is: it is the kubelet's.
 	t.Cleanup(func() {
 		for _, pattern := range []string{"/sys/fs/cgroup" + parent, "/sys/fs/cgroup/*" + parent} {
 			dirs, err := filepath.Glob(pattern)
@@ -190,14 +206,18 @@ func TestHugepages(t *testing.T) {
 			}
 		}
 	})
+	return parent
+}
+
+// TestHugepages: a limit is the container's own, and a container that cannot
+// have it does not run.
+func TestHugepages(t *testing.T) {
+	root, parent := hugetlbTree(t), ownParent(t)
 	s := newSandbox(t, func(p *runtimeapi.PodSandboxConfig) { p.Linux.CgroupParent = parent })
 	limited := func() string {
 		return s.add(func(c *runtimeapi.ContainerConfig) {
 			c.Linux.Resources.HugepageLimits = []*runtimeapi.HugepageLimit{{PageSize: "2MB", Limit: 6 << 20}, {PageSize: "1GB"}}
 		})
-	}
-	enable := func(dir, what string) error {
-		return os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte(what), 0)
 	}
 	before, err := os.ReadFile(filepath.Join(root, "cgroup.subtree_control"))
 	if err != nil {
@@ -213,36 +233,21 @@ func TestHugepages(t *testing.T) {
 		if st := s.status(ctr); st.State != runtimeapi.ContainerState_CONTAINER_EXITED {
 			t.Errorf("it is %s", st.State)
 		}
-		if err := enable(root, "+hugetlb"); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := enable(root, "-hugetlb"); err != nil {
-				t.Error(err)
-			}
-		})
+		handDown(t, root)
 	}
-	if err := enable(root+parent, "+hugetlb"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := enable(root+parent, "-hugetlb"); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			t.Error(err)
-		}
-	})
+	handDown(t, root+parent)
 	ctr := limited()
 	s.start(ctr)
-	for file, want := range map[string]string{"hugetlb.2MB.max": "6291456", "hugetlb.1GB.max": "0"} {
+	check := func(file, want string) {
+		t.Helper()
 		b, err := os.ReadFile(filepath.Join(root+parent, ctr, file))
 		if err != nil || strings.TrimSpace(string(b)) != want {
-			t.Errorf("%s: %q, %v", file, b, err)
+			t.Errorf("%s: %q, %v; want %s", file, b, err, want)
 		}
 	}
-	if err := s.try(runtimeService+"UpdateContainerResources", &runtimeapi.UpdateContainerResourcesRequest{ContainerId: ctr,
-		Linux: &runtimeapi.LinuxContainerResources{HugepageLimits: []*runtimeapi.HugepageLimit{{PageSize: "2MB", Limit: 2 << 20}}}}); err != nil {
-		t.Fatal(err)
-	}
-	if b, err := os.ReadFile(filepath.Join(root+parent, ctr, "hugetlb.2MB.max")); err != nil || strings.TrimSpace(string(b)) != "2097152" {
-		t.Errorf("after the update: %q, %v", b, err)
-	}
+	check("hugetlb.2MB.max", "6291456")
+	check("hugetlb.1GB.max", "0")
+	must[runtimeapi.UpdateContainerResourcesResponse](s.cri, runtimeService+"UpdateContainerResources", &runtimeapi.UpdateContainerResourcesRequest{ContainerId: ctr,
+		Linux: &runtimeapi.LinuxContainerResources{HugepageLimits: []*runtimeapi.HugepageLimit{{PageSize: "2MB", Limit: 2 << 20}}}})
+	check("hugetlb.2MB.max", "2097152")
 }
