@@ -23,6 +23,13 @@ func (s *server) UpdateContainerResources(ctx context.Context, r *runtimeapi.Upd
 	if err != nil {
 		return nil, err
 	}
+	// The kubelet resizes pods and moves them between processors independently;
+	// what one keeps for the other must not be what it was before the other.
+	unlock, err := s.locks.lock(ctx, r.GetContainerId())
+	if err != nil {
+		return nil, s.fail(err, "container %s: wait for another update", r.GetContainerId())
+	}
+	defer unlock()
 	f, err := s.lookUp(ctx, typeContainer, "container_id", r.GetContainerId())
 	if err != nil {
 		return nil, err

@@ -5,7 +5,10 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/docker/docker/api/types/container"
 	"google.golang.org/grpc/codes"
@@ -17,9 +20,14 @@ import (
 type updatable struct {
 	*fakeEngine
 	got []container.UpdateConfig
+	// during, if set, is called while an update is being made.
+	during func()
 }
 
 func (e *updatable) ContainerUpdate(_ context.Context, id string, u container.UpdateConfig) (r container.UpdateResponse, err error) {
+	if e.during != nil {
+		e.during()
+	}
 	return r, e.call("update", func() error {
 		e.got = append(e.got, u)
 		_, err := e.get(id)
@@ -73,6 +81,46 @@ func TestUpdate(t *testing.T) {
 	}
 	if err := update(id, &runtimeapi.LinuxContainerResources{CpuShares: 2, Unified: map[string]string{"memory.oom.group": "1"}, HugepageLimits: []*runtimeapi.HugepageLimit{{PageSize: "2MB"}}}); err != nil {
 		t.Errorf("what every kubelet sends: %v", err)
+	}
+}
+
+// TestUpdatesAtOnce: what the runtime sets anew in passing is put back, also
+// where the next update comes before that.
+func TestUpdatesAtOnce(t *testing.T) {
+	b, n, id, err := startWith(t, &runtimeapi.LinuxContainerResources{Unified: map[string]string{"memory.swap.max": "4096"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := "cg/kubepods.slice/docker-" + id + ".scope/memory.swap.max"
+	e := &updatable{fakeEngine: b.engine}
+	b.server.engine = e
+	update := func() {
+		r := &runtimeapi.UpdateContainerResourcesRequest{ContainerId: id, Linux: &runtimeapi.LinuxContainerResources{CpusetCpus: "0"}}
+		if _, err := b.UpdateContainerResources(t.Context(), r); err != nil {
+			t.Error(err)
+		}
+	}
+	var calls atomic.Int64
+	second, firstDone := make(chan struct{}), make(chan struct{})
+	var group sync.WaitGroup
+	e.during = func() {
+		n.write(file, "max\n")
+		if calls.Add(1) == 2 {
+			close(second)
+			<-firstDone
+			return
+		}
+		group.Go(update)
+		select {
+		case <-second:
+		case <-time.After(200 * time.Millisecond): // it has to wait
+		}
+	}
+	update()
+	close(firstDone)
+	group.Wait()
+	if got := n.read(file); got != "4096" {
+		t.Errorf("memory.swap.max is %q", got)
 	}
 }
 
