@@ -31,8 +31,9 @@ var handlers = func() map[string]handler {
 
 // withoutEngine are the methods that answer while the Engine is away.
 var withoutEngine = map[string]bool{
-	runtimeapi.RuntimeService_Status_FullMethodName:              true,
-	runtimeapi.RuntimeService_UpdateRuntimeConfig_FullMethodName: true,
+	runtimeapi.RuntimeService_Status_FullMethodName:                true,
+	runtimeapi.RuntimeService_UpdateRuntimeConfig_FullMethodName:   true,
+	runtimeapi.RuntimeService_ListMetricDescriptors_FullMethodName: true,
 }
 
 // Invoke implements [backends.Backend]: it decodes the frame and calls the

@@ -111,7 +111,8 @@ func bridge(more map[string]any) map[string]any {
 	l := node.lab
 	out := map[string]any{
 		"type": "bridge", "bridge": l.Bridge, "isGateway": true, "ipMasq": true, "hairpinMode": true,
-		"ipam": map[string]any{"type": "host-local", "dataDir": l.IPAMDir, "ranges": [][]any{{map[string]any{"subnet": l.Subnet}}}},
+		"ipam": map[string]any{"type": "host-local", "dataDir": l.IPAMDir, "ranges": [][]any{{map[string]any{"subnet": l.Subnet}}},
+			"routes": []any{map[string]any{"dst": "0.0.0.0/0"}}},
 	}
 	for k, v := range more {
 		out[k] = v
