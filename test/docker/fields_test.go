@@ -87,6 +87,15 @@ func TestUsers(t *testing.T) {
 		if got := s.sh(ctr, "echo $(id -u) $(id -g) $(id -G)"); got != u.want {
 			t.Errorf("id %q, want %q", got, u.want)
 		}
+		seen := s.status(ctr).GetUser().GetLinux()
+		if got := fmt.Sprintf("%d %d", seen.GetUid(), seen.GetGid()); seen == nil || !strings.HasPrefix(u.want, got+" ") {
+			t.Errorf("status says %q, want %q", seen, u.want)
+		}
+		for _, g := range seen.GetSupplementalGroups() {
+			if !slices.Contains(strings.Fields(u.want)[2:], strconv.FormatInt(g, 10)) {
+				t.Errorf("status says groups %d, want %q", seen.SupplementalGroups, u.want)
+			}
+		}
 	}
 }
 
