@@ -31,22 +31,30 @@ type bench struct {
 }
 
 // prepare makes roots and compiles, at the same time.
-func prepare(ctx context.Context, chosen []engine, fresh bool, out io.Writer) (b *bench, err error) {
+func prepare(ctx context.Context, chosen []engine, fresh bool, out io.Writer) (*bench, error) {
 	if err := ensureDebootstrap(ctx, out); err != nil {
 		return nil, err
 	}
-	unlock, err := lockRoots(out)
+	unlock, err := lockRoots(ctx, out)
 	if err != nil {
 		return nil, err
 	}
-	b = &bench{roots: map[string]string{}, unlock: unlock}
-	defer func() {
-		if err != nil {
-			b.close()
-		}
-	}()
+	b := &bench{roots: map[string]string{}, unlock: unlock}
+	err = b.fill(ctx, chosen, fresh, out)
+	if ctx.Err() != nil {
+		// What was cut off has its own errors, which say nothing.
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		b.close()
+		return nil, err
+	}
+	return b, nil
+}
+
+func (b *bench) fill(ctx context.Context, chosen []engine, fresh bool, out io.Writer) (err error) {
 	if b.bin, err = os.MkdirTemp("", "crimux-engines-"); err != nil {
-		return nil, fmt.Errorf("make a folder for compiled tests: %w", err)
+		return fmt.Errorf("make a folder for compiled tests: %w", err)
 	}
 	suites := map[string]bool{}
 	for _, e := range chosen {
@@ -55,14 +63,14 @@ func prepare(ctx context.Context, chosen []engine, fresh bool, out io.Writer) (b
 			suites[s] = true
 		}
 	}
-	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return b.makeRoots(gctx, fresh, out) })
-	g.Go(func() error { return b.compile(gctx, suites) })
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return b.makeRoots(ctx, fresh, out) })
+	g.Go(func() error { return b.compile(ctx, suites) })
 	g.Go(func() (err error) {
-		b.cache, err = lab.Prefetch(gctx, out)
+		b.cache, err = lab.Prefetch(ctx, out)
 		return err
 	})
-	return b, g.Wait()
+	return g.Wait()
 }
 
 func (b *bench) close() {

@@ -31,7 +31,7 @@ func rootsDir() string {
 }
 
 // lockRoots keeps a second run out: it would sweep away the engines of the first.
-func lockRoots(out io.Writer) (unlock func(), err error) {
+func lockRoots(ctx context.Context, out io.Writer) (unlock func(), err error) {
 	if err := os.MkdirAll(rootsDir(), 0o755); err != nil {
 		return nil, fmt.Errorf("make the folder of roots: %w", err)
 	}
@@ -39,15 +39,23 @@ func lockRoots(out io.Writer) (unlock func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock the folder of roots: %w", err)
 	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		fmt.Fprintln(out, "waiting for another run to end")
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
+	for said := false; ; said = true {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return func() { f.Close() }, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, errors.Join(fmt.Errorf("lock the folder of roots: %w", err), f.Close())
+		}
+		if !said {
+			fmt.Fprintln(out, "waiting for another run to end")
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(context.Cause(ctx), f.Close())
+		case <-time.After(time.Second):
+		}
 	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("lock the folder of roots: %w", err), f.Close())
-	}
-	return func() { f.Close() }, nil
 }
 
 // ensureDebootstrap installs it where it is missing.
