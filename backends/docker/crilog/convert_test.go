@@ -73,7 +73,7 @@ func TestConvert(t *testing.T) {
 			}
 			e.fill()
 			e.must(m.Follow(f))
-			e.must(m.Drain(t.Context(), "abc"))
+			e.must(m.Finish(t.Context(), "abc"))
 			if got := k.read(); got != e.want.String() {
 				t.Error(diff(got, e.want.String()))
 			}
@@ -148,7 +148,7 @@ func TestConvertKilled(t *testing.T) {
 				e.must(m.Follow(f))
 				e.must(m.Reopen(t.Context(), "abc"))
 				e.fill()
-				e.must(m.Drain(t.Context(), "abc"))
+				e.must(m.Finish(t.Context(), "abc"))
 				if got := k.read(); got != e.want.String() {
 					t.Error(diff(got, e.want.String()))
 				}
@@ -209,4 +209,28 @@ func TestLinkedIsNot(t *testing.T) {
 	k.rotate()
 	not("a rotated file before a link")
 	k.only(2)
+}
+
+// TestRotationTakenBack: the answer to a reopen came too late, and the kubelet
+// has renamed the rotated log back, over the new one.
+func TestRotationTakenBack(t *testing.T) {
+	e, k := newEngine(t, 3), newKubelet(t)
+	e.maxFiles = 100
+	var gaps []Gap
+	c := newCopier(e, k, &gaps)
+	for range 3 {
+		e.fill()
+		finishCopy(t, c)
+		k.rotate()
+		e.must(c.reopen())
+		e.fill()
+		finishCopy(t, c)
+		e.must(os.Rename(k.newest(), k.target))
+		e.fill()
+		finishCopy(t, c)
+		if got := k.read(); got != e.want.String() || len(gaps) != 0 {
+			t.Fatalf("%s, gaps %v", diff(got, e.want.String()), gaps)
+		}
+	}
+	e.must(c.close())
 }

@@ -16,6 +16,7 @@ type copier struct {
 	size  int // of what is written at once, about
 
 	target *os.File
+	before fileID // what the target was before, if that is known
 	out    []byte // lines that are to be written, from sent on
 	sent   int
 
@@ -60,12 +61,16 @@ func (c *copier) batch() (more bool, err error) {
 	return c.advance()
 }
 
-// open opens the target if that is not done.
-func (c *copier) open() (err error) {
-	if c.target == nil {
-		c.target, err = openTarget(c.file.Target)
+// open opens the target if that is not done, or no longer good.
+func (c *copier) open() error {
+	if err := c.leave(); err != nil || c.target != nil {
+		return err
 	}
-	return err
+	f, err := openTarget(c.file.Target)
+	if err != nil {
+		return err
+	}
+	return c.turnTo(f)
 }
 
 // flush writes what is to be written.
@@ -262,14 +267,14 @@ func (c *copier) reopen() error {
 		return err
 	}
 	old := c.target
-	c.target = f
+	err = c.turnTo(f)
 	if old == nil {
-		return nil
+		return err
 	}
-	if err := old.Close(); err != nil {
-		return fmt.Errorf("close the rotated log: %w", err)
+	if closed := old.Close(); closed != nil {
+		err = errors.Join(err, fmt.Errorf("close the rotated log: %w", closed))
 	}
-	return nil
+	return err
 }
 
 // close lets go of all files.

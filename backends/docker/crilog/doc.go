@@ -10,7 +10,8 @@
 // before, are compared. So no line is lost and none is doubled, whenever
 // crimux is killed: a last line that was half written is cut off first and
 // written again. When the kubelet has just rotated the target, its newest
-// rotated sibling (0.log.20060102-150405) takes its place.
+// rotated sibling (0.log.20060102-150405) takes its place. When it takes that
+// back, over the new target, copying goes on where the old one ends.
 //
 // # Limits
 //
