@@ -191,7 +191,7 @@ func TestForeignLogs(t *testing.T) {
 		{"a log", true, func(p string) error { return os.WriteFile(p, nil, 0o640) }, []string{"follow"}},
 		{"nothing, ended", false, func(string) error { return nil }, nil},
 		{"a link, ended", false, func(p string) error { return os.Symlink("/engine", p) }, nil},
-		{"a log, ended", false, func(p string) error { return os.WriteFile(p, nil, 0o640) }, []string{"follow", "finish"}},
+		{"a log, ended", false, func(p string) error { return os.WriteFile(p, nil, 0o640) }, []string{"follow"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := newBench(t)
@@ -204,7 +204,7 @@ func TestForeignLogs(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := b.logs.follow(t.Context(), f); err != nil {
+			if err := b.logs.follow(f); err != nil {
 				t.Fatal(err)
 			}
 			if got := b.trace.effects(); !slices.Equal(got, c.want) {

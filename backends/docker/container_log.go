@@ -24,7 +24,12 @@ type containerLogs struct {
 	state map[string]logState
 }
 
-type logState struct{ followed, ended, complete bool }
+// logState is what is known of one log.
+type logState struct {
+	followed, ended, complete bool
+	// late is true when its end was waited for in vain.
+	late bool
+}
 
 func newContainerLogs(l logs) *containerLogs {
 	return &containerLogs{copies: l, state: map[string]logState{}}
@@ -57,8 +62,9 @@ func (f *found) copied() (bool, error) {
 	return err == nil, err
 }
 
-// follow copies the container's log from now on.
-func (l *containerLogs) follow(ctx context.Context, f *found) error {
+// follow copies the container's log from now on. It does not wait for the log's
+// disk: neither a start nor the other logs are to hang on that.
+func (l *containerLogs) follow(f *found) error {
 	copied, err := f.copied()
 	if err != nil || !copied {
 		return err
@@ -71,10 +77,12 @@ func (l *containerLogs) follow(ctx context.Context, f *found) error {
 		st.followed = true
 		st.ended = st.ended || !f.State.Running
 	})
-	if st.ended {
-		return l.finish(ctx, f.ID)
+	if !st.ended || !file.Running {
+		return nil
 	}
-	return nil
+	// Its end was seen before it was followed.
+	file.Running = false
+	return l.copies.Follow(file)
 }
 
 // ended is told that a container has ended.
@@ -94,16 +102,22 @@ func (l *containerLogs) finish(ctx context.Context, id string) error {
 	return nil
 }
 
-// complete waits a while until the log of an ended container is all there. It
+// complete waits a while until the log of an ended container is all there, but
+// only once: a disk that hangs must not delay each look at its container. It
 // has no error: that a log cannot be copied is no reason not to tell how its
 // container ended, and the follower has said so already.
 func (l *containerLogs) complete(ctx context.Context, f *found, wait time.Duration) {
-	if l.get(f.ID).complete {
+	if st := l.get(f.ID); st.complete || st.late {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	_ = l.follow(ctx, f)
+	if l.follow(f) != nil || !l.get(f.ID).followed {
+		return
+	}
+	if l.finish(ctx, f.ID) != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		l.update(f.ID, func(st *logState) { st.late = true })
+	}
 }
 
 // forget lets go of a removed container's log.
@@ -154,7 +168,7 @@ func (s *server) ReopenContainerLog(ctx context.Context, r *runtimeapi.ReopenCon
 	defer unlock()
 	for _, step := range []func() error{
 		func() error { return s.logs.copies.Convert(ctx, file) },
-		func() error { return s.logs.follow(ctx, f) },
+		func() error { return s.logs.follow(f) },
 		func() error { return s.logs.copies.Reopen(ctx, f.ID) },
 	} {
 		if err := step(); err != nil {

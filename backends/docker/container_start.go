@@ -35,7 +35,7 @@ func (s *server) StartContainer(ctx context.Context, r *runtimeapi.StartContaine
 	if err := s.applySettings(ctx, f); err != nil {
 		return nil, err
 	}
-	if err := s.logs.follow(ctx, f); err != nil {
+	if err := s.logs.follow(f); err != nil {
 		return nil, s.fail(err, "log of container %s", f.ID)
 	}
 	return &runtimeapi.StartContainerResponse{}, nil

@@ -310,7 +310,7 @@ func (s *server) resumeLogs(ctx context.Context) {
 			continue
 		}
 		// One log that cannot be copied must not keep the others from it.
-		s.noteLog(f.ID, s.logs.follow(ctx, f))
+		s.noteLog(f.ID, s.logs.follow(f))
 	}
 }
 

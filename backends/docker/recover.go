@@ -112,7 +112,7 @@ func (s *server) observeStart(ctx context.Context, id string) (backends.Recovere
 		}
 		return aborted(status.Convert(err).Message()), nil
 	}
-	if err := s.logs.follow(ctx, f); err != nil {
+	if err := s.logs.follow(f); err != nil {
 		return backends.Recovered{}, err
 	}
 	return backends.Recovered{Code: codes.OK, Message: "found started after a crash"}, nil
