@@ -2,7 +2,6 @@ package docker
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	"github.com/docker/docker/api/types/container"
@@ -108,30 +107,4 @@ func (f *found) resources() *runtimeapi.ContainerResources {
 		MemoryLimitInBytes: r.Memory, MemorySwapLimitInBytes: r.MemorySwap,
 		CpusetCpus: r.CpusetCpus, CpusetMems: r.CpusetMems, OomScoreAdj: int64(f.HostConfig.OomScoreAdj),
 	}}
-}
-
-// ListContainers implements the RuntimeService.
-func (s *server) ListContainers(ctx context.Context, r *runtimeapi.ListContainersRequest) (*runtimeapi.ListContainersResponse, error) {
-	all, err := s.all(ctx, typeContainer)
-	if err != nil {
-		return nil, err
-	}
-	filter := r.GetFilter()
-	out := &runtimeapi.ListContainersResponse{Containers: make([]*runtimeapi.Container, 0, len(all))}
-	for _, f := range all {
-		if !strings.HasPrefix(f.ID, filter.GetId()) || !strings.HasPrefix(f.sandboxID, filter.GetPodSandboxId()) ||
-			!matches(filter.GetLabelSelector(), f.labels) {
-			continue
-		}
-		state := f.criState()
-		if want := filter.GetState(); want != nil && want.State != state {
-			continue
-		}
-		out.Containers = append(out.Containers, &runtimeapi.Container{
-			Id: f.ID, PodSandboxId: f.sandboxID, Metadata: &runtimeapi.ContainerMetadata{Name: f.container, Attempt: f.attempt},
-			Image: f.imageSpec(f.Config.Image), ImageRef: f.Image, ImageId: f.Image, State: state, CreatedAt: f.createdAtNanos(),
-			Labels: f.labels, Annotations: f.annotations,
-		})
-	}
-	return out, nil
 }

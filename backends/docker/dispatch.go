@@ -39,6 +39,7 @@ var withoutEngine = map[string]bool{
 // Invoke implements [backends.Backend]: it decodes the frame and calls the
 // method in-process.
 func (b *Backend) Invoke(ctx context.Context, c *backends.Call) (answer backends.Answer, err error) {
+	list, listed := lists[c.Method]
 	h, ok := handlers[c.Method]
 	if !ok {
 		return backends.Answer{}, unimplemented(c.Method)
@@ -55,15 +56,19 @@ func (b *Backend) Invoke(ctx context.Context, c *backends.Call) (answer backends
 			answer, err = backends.Answer{}, status.Errorf(codes.Internal, "%s: docker backend: internal error: %v", path.Base(c.Method), p)
 		}
 	}()
+	if listed {
+		body, err := list(b.srv, ctx, c.Request.Bytes())
+		if err != nil {
+			return backends.Answer{}, statusError(err)
+		}
+		return backends.Answer{Body: backends.NewFrame(body)}, nil
+	}
 	decode := func(m any) error {
 		msg, ok := m.(proto.Message)
 		if !ok {
 			return status.Errorf(codes.Internal, "%s: request type %T is no protobuf message", path.Base(c.Method), m)
 		}
-		if err := proto.Unmarshal(c.Request.Bytes(), msg); err != nil {
-			return status.Errorf(codes.InvalidArgument, "%s: request is not a valid message: %v", path.Base(c.Method), err)
-		}
-		return nil
+		return decodeRequest(path.Base(c.Method), c.Request.Bytes(), msg)
 	}
 	out, err := h(b.srv, withJournal(ctx, c.Journal), decode, nil)
 	if err != nil {

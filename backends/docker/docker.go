@@ -218,7 +218,7 @@ func (b *Backend) Bound(method string, req *backends.Frame) (time.Duration, bool
 			return changeBound, true // Invoke refuses it
 		}
 		return stopGrace(r.Timeout) + changeBound, true
-	case "CreateContainer", "StartContainer", "StopPodSandbox", "RemoveContainer", "RemovePodSandbox":
+	case "CreateContainer", "StartContainer", "UpdateContainerResources", "StopPodSandbox", "RemoveContainer", "RemovePodSandbox":
 		return changeBound, true
 	}
 	return 0, false

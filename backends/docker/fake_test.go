@@ -24,6 +24,8 @@ import (
 	"github.com/docker/docker/client"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"google.golang.org/protobuf/proto"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/crimux/crimux/backends"
 	"github.com/crimux/crimux/backends/docker/crilog"
@@ -398,3 +400,27 @@ func (j *fakeJournal) Step(s backends.Step) func(context.Context) error {
 var errPanic = errors.New("panic")
 
 var errInjected = errors.New("injected")
+
+// ListContainers asks as the front does, in frames.
+func (b *bench) ListContainers(ctx context.Context, r *runtimeapi.ListContainersRequest) (*runtimeapi.ListContainersResponse, error) {
+	out := &runtimeapi.ListContainersResponse{}
+	return out, b.list(ctx, runtimeapi.RuntimeService_ListContainers_FullMethodName, r, out)
+}
+
+// ListPodSandbox asks as the front does, in frames.
+func (b *bench) ListPodSandbox(ctx context.Context, r *runtimeapi.ListPodSandboxRequest) (*runtimeapi.ListPodSandboxResponse, error) {
+	out := &runtimeapi.ListPodSandboxResponse{}
+	return out, b.list(ctx, runtimeapi.RuntimeService_ListPodSandbox_FullMethodName, r, out)
+}
+
+func (b *bench) list(ctx context.Context, method string, r, out proto.Message) error {
+	body, err := proto.Marshal(r)
+	if err != nil {
+		return err
+	}
+	a, err := b.backend.Invoke(ctx, &backends.Call{Method: method, Request: backends.NewFrame(body), Journal: backends.NoJournal})
+	if err != nil {
+		return err
+	}
+	return proto.Unmarshal(a.Body.Bytes(), out)
+}

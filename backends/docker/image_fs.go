@@ -19,12 +19,13 @@ const (
 	fsDuty     = 20
 )
 
-// fsUsage is what images and containers take up.
+// fsUsage is what images take up, and the number of inodes of images and
+// containers.
 type fsUsage struct {
-	measured                   time.Time
-	root                       string
-	imageBytes, containerBytes uint64
-	inodes                     uint64
+	measured   time.Time
+	root       string
+	imageBytes uint64
+	inodes     uint64
 }
 
 // ImageFsInfo implements the ImageService. It tells what was last measured;
@@ -43,7 +44,17 @@ func (s *server) ImageFsInfo(ctx context.Context, _ *runtimeapi.ImageFsInfoReque
 			UsedBytes: &runtimeapi.UInt64Value{Value: bytes}, InodesUsed: &runtimeapi.UInt64Value{Value: u.inodes},
 		}}
 	}
-	return &runtimeapi.ImageFsInfoResponse{ImageFilesystems: usage(u.imageBytes), ContainerFilesystems: usage(u.containerBytes)}, nil
+	return &runtimeapi.ImageFsInfoResponse{ImageFilesystems: usage(u.imageBytes), ContainerFilesystems: usage(s.layerBytes())}, nil
+}
+
+// layerBytes is what containers have written, as it was last measured.
+func (s *server) layerBytes() (sum uint64) {
+	for _, f := range s.cache.all(typeContainer) {
+		if l, ok := s.stats.layers.Layer(f.ID); ok {
+			sum += l.Bytes
+		}
+	}
+	return sum
 }
 
 // quickUsage is a first answer without a walk through the disk: the file
@@ -79,21 +90,19 @@ func (s *server) measureUsage(ctx context.Context) {
 	}
 }
 
-// measure asks the Engine for bytes, of which it keeps count for images, and
-// counts inodes itself.
+// measure asks the Engine for the bytes of images, of which it keeps count,
+// and counts inodes itself. Engine 20.10 does not take types, and looks at
+// containers and volumes as well.
 func (s *server) measure(ctx context.Context) (*fsUsage, error) {
 	f, err := s.currentFacts(ctx, factsAge)
 	if err != nil {
 		return nil, err
 	}
-	du, err := s.engine.DiskUsage(ctx, types.DiskUsageOptions{Types: []types.DiskUsageObject{types.ImageObject, types.ContainerObject}})
+	du, err := s.engine.DiskUsage(ctx, types.DiskUsageOptions{Types: []types.DiskUsageObject{types.ImageObject}})
 	if err != nil {
 		return nil, s.fail(err, "disk usage")
 	}
 	u := &fsUsage{measured: time.Now(), root: f.rootDir, imageBytes: uint64(max(du.LayersSize, 0))}
-	for _, c := range du.Containers {
-		u.containerBytes += uint64(max(c.SizeRw, 0))
-	}
 	if u.inodes, err = countInodes(ctx, filepath.Join(f.rootDir, f.driver)); err != nil {
 		return nil, err
 	}

@@ -22,6 +22,8 @@ type found struct {
 	// user is who the container's first process ran as when it was first seen;
 	// nil where it never was.
 	user *runtimeapi.ContainerUser
+	// item is the encoded item of its list, without the state.
+	item []byte
 }
 
 // seen returns a sandbox or container by its id, or the beginning of it, as it
@@ -91,7 +93,10 @@ func (s *server) inspect(ctx context.Context, kind, id string) (*found, error) {
 	if err != nil {
 		return nil, s.fail(err, "inspect %s %s", kindName(kind), id)
 	}
-	f, ok := s.newFound(c, asked)
+	f, ok, err := s.newFound(c, asked)
+	if err != nil {
+		return nil, s.fail(err, "inspect %s %s", kindName(kind), id)
+	}
 	if !ok || kind != "" && f.kind != kind || !strings.HasPrefix(f.ID, id) {
 		return nil, notFound(kindName(kind), id)
 	}
@@ -101,10 +106,10 @@ func (s *server) inspect(ctx context.Context, kind, id string) (*found, error) {
 }
 
 // newFound reads what the Engine says; ok is false for what is no pod's.
-func (s *server) newFound(c container.InspectResponse, asked time.Time) (f *found, ok bool) {
+func (s *server) newFound(c container.InspectResponse, asked time.Time) (f *found, ok bool, err error) {
 	o, ok := decodeObject(c.Name, c.Config.Labels)
 	if !ok {
-		return nil, false
+		return nil, false, nil
 	}
 	// Nobody needs it, and it may hold secrets.
 	c.Config.Env = nil
@@ -113,7 +118,8 @@ func (s *server) newFound(c container.InspectResponse, asked time.Time) (f *foun
 	if f.kind == typeContainer {
 		f.user = s.firstUser(f)
 	}
-	return f, true
+	f.item, err = f.encodeItem()
+	return f, true, err
 }
 
 // firstUser is who the container began as. It is looked up once: what the

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	cerrdefs "github.com/containerd/errdefs"
@@ -67,6 +68,8 @@ type sandboxRun struct {
 	id    string // set once we know that it was
 	pid   int    // of the infra process, once it runs
 	added bool   // the ADD was tried
+	// checkpoint waits until the checkpoint is written; nil before that began.
+	checkpoint func() error
 }
 
 // do makes the sandbox.
@@ -98,6 +101,9 @@ func (r *sandboxRun) do(ctx context.Context) error {
 	if err := durable(ctx); err != nil {
 		return r.fail(err, "record sandbox %s", r.id)
 	}
+	if err := r.checkpoint(); err != nil {
+		return r.fail(err, "sandbox %s", r.id)
+	}
 	if r.plan == nil {
 		return nil
 	}
@@ -121,10 +127,15 @@ func (r *sandboxRun) create(ctx context.Context) error {
 	if r.id, err = r.createNamed(ctx, r.spec.config, r.spec.host, r.spec.id.name()); err != nil {
 		return err
 	}
-	if err := r.pods.keep(r.id, r.spec); err != nil {
-		return r.fail(err, "sandbox %s", r.id)
-	}
+	r.checkpoint = async(func() error { return r.pods.keep(r.id, r.spec) })
 	return nil
+}
+
+// async does something meanwhile; wait returns how it ended.
+func async(do func() error) (wait func() error) {
+	ended := make(chan error, 1)
+	go func() { ended <- safely(do) }()
+	return sync.OnceValue(func() error { return <-ended })
 }
 
 // record queues the step that undoing needs. The network namespace exists by
@@ -172,6 +183,10 @@ func (r *sandboxRun) takeBack(ctx context.Context, cause error) error {
 			return r.undoByLabel(ctx, r.op, nil)
 		}
 		return nil
+	}
+	if r.checkpoint != nil {
+		// What came of it is the cause, or no matter: it goes again.
+		_ = r.checkpoint()
 	}
 	if r.added {
 		if err := r.pods.del(ctx, r.plan, r.pid); err != nil {

@@ -3,7 +3,6 @@ package docker
 import (
 	"context"
 	"encoding/json"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -126,30 +125,6 @@ func verboseContainer(f *found) (map[string]string, error) {
 		return nil, status.Errorf(codes.Internal, "encode verbose status: %v", err)
 	}
 	return map[string]string{"info": string(b)}, nil
-}
-
-// ListPodSandbox implements the RuntimeService.
-func (s *server) ListPodSandbox(ctx context.Context, r *runtimeapi.ListPodSandboxRequest) (*runtimeapi.ListPodSandboxResponse, error) {
-	all, err := s.all(ctx, typeSandbox)
-	if err != nil {
-		return nil, err
-	}
-	filter := r.GetFilter()
-	out := &runtimeapi.ListPodSandboxResponse{Items: make([]*runtimeapi.PodSandbox, 0, len(all))}
-	for _, f := range all {
-		if !strings.HasPrefix(f.ID, filter.GetId()) || !matches(filter.GetLabelSelector(), f.labels) {
-			continue
-		}
-		state := s.listedState(f)
-		if want := filter.GetState(); want != nil && want.State != state {
-			continue
-		}
-		out.Items = append(out.Items, &runtimeapi.PodSandbox{
-			Id: f.ID, Metadata: f.identity.sandbox(), State: state, CreatedAt: f.createdAtNanos(),
-			Labels: f.labels, Annotations: f.annotations, RuntimeHandler: f.handler,
-		})
-	}
-	return out, nil
 }
 
 // listedState is ready for a sandbox that runs, whose operation has ended and

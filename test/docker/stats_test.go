@@ -129,6 +129,9 @@ func TestContainerStats(t *testing.T) {
 	if w.UsedBytes.Value > 2*written || w.Timestamp == 0 || w.FsId.GetMountpoint() != info.ContainerFilesystems[0].FsId.Mountpoint {
 		t.Errorf("writable layer %v", w)
 	}
+	if sum := info.ContainerFilesystems[0].UsedBytes.GetValue(); sum < w.UsedBytes.Value {
+		t.Errorf("all containers have written %d bytes, and this one alone %d", sum, w.UsedBytes.Value)
+	}
 	exitedStats(c, id)
 }
 
