@@ -80,8 +80,18 @@ func (r *reader) checkDocker(key string, b Backend) {
 	if len(b.CNI.BinDirs) == 0 {
 		r.checkValue(cni, "binDirs", errors.New("is empty: name the folders of the CNI plugins, or remove the key for the usual ones"))
 	}
-	for i, dir := range b.CNI.BinDirs {
-		item := fmt.Sprintf("%s[%d]", join(cni, "binDirs"), i)
+	r.checkDirs(join(cni, "binDirs"), b.CNI.BinDirs)
+
+	if len(b.CheckpointDirs) == 0 {
+		r.checkValue(key, "checkpointDirs", errors.New("is empty: name the folders of sandbox checkpoints, or remove the key for the usual ones"))
+	}
+	r.checkDirs(join(key, "checkpointDirs"), b.CheckpointDirs)
+}
+
+// checkDirs looks at a list of folders.
+func (r *reader) checkDirs(key string, dirs []string) {
+	for i, dir := range dirs {
+		item := fmt.Sprintf("%s[%d]", key, i)
 		if err := checkPath(dir); err != nil && r.readable(item) {
 			r.problem(r.lines[item], item, "%s", err)
 		}

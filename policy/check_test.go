@@ -114,6 +114,8 @@ config.yaml:5: backends.docker.cni.binDirs[0]: "bin" is not an absolute path: be
 config.yaml:5: backends.docker.cni.binDirs[1]: "/a//b" is not in its shortest form: write "/a/b"`},
 		{"cni gc", replaced(t, docker, "{type: docker, cni: {gc: sometimes}}"), "config.yaml:5: backends.docker.cni.gc: want a boolean, found a string"},
 		{"cni gc is loud", replaced(t, docker, "{type: docker, cni: {gc: TRUE}}"), `config.yaml:5: backends.docker.cni.gc: "TRUE": write true or false`},
+		{"checkpoints", replaced(t, docker, "{type: docker, checkpointDirs: [sandbox]}"), `config.yaml:5: backends.docker.checkpointDirs[0]: "sandbox" is not an absolute path: begin it with /`},
+		{"no checkpoints", replaced(t, docker, "{type: docker, checkpointDirs: []}"), "config.yaml:5: backends.docker.checkpointDirs: is empty: name the folders of sandbox checkpoints, or remove the key for the usual ones"},
 		{"no cni plugins", replaced(t, docker, "{type: docker, cni: {binDirs: []}}"), "config.yaml:5: backends.docker.cni.binDirs: is empty: name the folders of the CNI plugins, or remove the key for the usual ones"},
 	})
 }

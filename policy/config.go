@@ -28,6 +28,12 @@ const (
 // the configuration names none. The slice is the caller's own.
 func DefaultCNIBinDirs() []string { return []string{"/opt/cni/bin", "/usr/lib/cni"} }
 
+// DefaultCheckpointDirs returns the folders where cri-dockerd and dockershim
+// keep the checkpoints of their sandboxes. The slice is the caller's own.
+func DefaultCheckpointDirs() []string {
+	return []string{"/var/lib/cri-dockerd/sandbox", "/var/lib/dockershim/sandbox"}
+}
+
 // Config is a whole configuration, checked and with its defaults filled in. One
 // that came from Load, Parse or WithMigration is never changed afterwards and
 // safe for concurrent use; treat it as read-only.
@@ -90,6 +96,9 @@ type Backend struct {
 	// StreamListen is the loopback host:port that serves exec, attach and
 	// port-forward streams; port 0 lets the system choose.
 	StreamListen string
+	// CheckpointDirs are read for the checkpoints of other shims' sandboxes,
+	// absolute paths all; those of ours are written to the first.
+	CheckpointDirs []string
 }
 
 // CNI holds the folders that libcni needs, absolute paths all.

@@ -37,6 +37,8 @@ func pinnedConfig() *Config {
 				PodInfraImage: "registry.k8s.io/pause:3.10",
 				Logs:          Logs{MaxSize: "50m", MaxFiles: 3},
 				StreamListen:  "127.0.0.1:0",
+
+				CheckpointDirs: []string{"/var/lib/cri-dockerd/sandbox", "/var/lib/dockershim/sandbox"},
 			},
 			{Name: "containerd", Type: TypeCRI, Endpoint: "unix:///run/containerd/containerd.sock"},
 		},
@@ -100,6 +102,8 @@ func TestLoadEveryKey(t *testing.T) {
 				PodInfraImage: "localhost:5000/pause@sha256:" + strings.Repeat("0", 64),
 				Logs:          Logs{MaxSize: "16k", MaxFiles: 5},
 				StreamListen:  "[::1]:10010",
+
+				CheckpointDirs: []string{"/srv/checkpoints"},
 			},
 			{Name: "alpha", Type: TypeCRI, Endpoint: "unix:///run/crio/crio.sock"},
 		},

@@ -93,7 +93,7 @@ func (r *reader) backends(c *Config) value {
 }
 
 // dockerOnly are the keys that a backend of another type cannot have.
-var dockerOnly = []string{"cni", "podInfraImage", "logs", "streamListen"}
+var dockerOnly = []string{"cni", "podInfraImage", "logs", "streamListen", "checkpointDirs"}
 
 // backend reads one backend.
 func (r *reader) backend(name, key string, n *yaml.Node) Backend {
@@ -104,12 +104,15 @@ func (r *reader) backend(name, key string, n *yaml.Node) Backend {
 		PodInfraImage: DefaultPodInfraImage,
 		Logs:          Logs{MaxSize: DefaultLogMaxSize, MaxFiles: DefaultLogMaxFiles},
 		StreamListen:  DefaultStreamListen,
+
+		CheckpointDirs: DefaultCheckpointDirs(),
 	}
 	r.object(key, n,
 		field{"type", r.text(&kind)},
 		field{"endpoint", r.text(&b.Endpoint)},
 		field{"podInfraImage", r.text(&b.PodInfraImage)},
 		field{"streamListen", r.text(&b.StreamListen)},
+		field{"checkpointDirs", r.texts(&b.CheckpointDirs)},
 		field{"cni", func(key string, n *yaml.Node) {
 			r.object(key, n,
 				field{"confDir", r.text(&b.CNI.ConfDir)},

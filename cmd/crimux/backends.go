@@ -39,6 +39,8 @@ func openBackend(b policy.Backend, logger *slog.Logger) (backends.Backend, error
 			LogMaxSize:    b.Logs.MaxSize,
 			LogMaxFiles:   b.Logs.MaxFiles,
 			Logger:        logger.With("backend", b.Name),
+
+			CheckpointDirs: b.CheckpointDirs,
 		})
 	}
 	return nil, fmt.Errorf("type %q is not known", b.Type)

@@ -86,8 +86,8 @@ func (n *Node) config(l *lab.Lab, o Options) string {
 		n.Socket, n.AdminSocket, filepath.Join(n.Dir, "state"))
 	routes := ""
 	if !o.NoDocker {
-		fmt.Fprintf(&b, "  docker:\n    type: docker\n    endpoint: unix://%s\n    cni: {confDir: %s, binDirs: [%s], cacheDir: %s}\n    podInfraImage: %s\n",
-			l.DockerSocket, l.CNIConfDir, strings.Join(l.CNIBinDirs, ", "), l.CNICacheDir, l.Image("pause"))
+		fmt.Fprintf(&b, "  docker:\n    type: docker\n    endpoint: unix://%s\n    cni: {confDir: %s, binDirs: [%s], cacheDir: %s}\n    podInfraImage: %s\n    checkpointDirs: [%s]\n",
+			l.DockerSocket, l.CNIConfDir, strings.Join(l.CNIBinDirs, ", "), l.CNICacheDir, l.Image("pause"), filepath.Join(n.Dir, "checkpoints"))
 		routes += "  - {handler: docker, backend: docker}\n"
 	}
 	if !o.NoContainerd {
