@@ -153,7 +153,7 @@ config.yaml:5: backends.Docker: cannot be the name of a backend: lower-case lett
 config.yaml:7: backends.Docker.cni.confdir: unknown key (did you mean confDir?)
 config.yaml:7: backends.Docker.cni.binDirs: is empty: name the folders of the CNI plugins, or remove the key for the usual ones
 config.yaml:8: backends.other.type: is missing: write docker or cri
-config.yaml:10: backends.other.surprise: unknown key (there are type, endpoint, podInfraImage, streamListen, cni, logs)
+config.yaml:10: backends.other.surprise: unknown key (there are type, endpoint, podInfraImage, streamListen, checkpointDirs, cni, logs)
 config.yaml:12: routes[0].backend: there is no backend "docker" (did you mean Docker?)
 config.yaml:13: routes[1].handler: "docker" already has a route at line 12, and the first match wins: remove one of them
 config.yaml:14: migration.percent: 200 is not between 0 and 100
