@@ -142,7 +142,7 @@ func (b *bench) dialPeer() (runtimeapi.RuntimeServiceClient, func(), error) {
 	}
 	command := exec.Command("/bin/sh", "-c", b.peer)
 	command.Env = append(os.Environ(), "DOCKER_HOST=unix://"+b.lab.DockerSocket, "CNI_CONF_DIR="+b.lab.CNIConfDir,
-		"CNI_BIN_DIR="+strings.Join(b.lab.CNIBinDirs, ","), "CNI_CACHE_DIR="+b.lab.CNICacheDir, "PEER_SOCKET="+filepath.Join(b.lab.Dir, "peer.sock"))
+		"CNI_BIN_DIR="+strings.Join(b.lab.CNIBinDirs, ","), "CNI_CACHE_DIR="+b.lab.CNICacheDir, "POD_INFRA_IMAGE="+b.lab.Image("pause"), "PEER_SOCKET="+filepath.Join(b.lab.Dir, "peer.sock"))
 	command.Stderr = os.Stderr
 	if err := command.Start(); err != nil {
 		return nil, nil, fmt.Errorf("start the peer: %w", err)

@@ -25,8 +25,8 @@ func main() {
 	flag.IntVar(&b.pods, "pods", 60, "pods to make")
 	flag.IntVar(&b.per, "containers", 1, "containers in each pod")
 	flag.IntVar(&b.rounds, "rounds", 300, "calls of each kind and way")
-	flag.StringVar(&b.peer, "peer", "", "shell command that runs another CRI shim for Docker on $PEER_SOCKET, with $DOCKER_HOST, $CNI_CONF_DIR, $CNI_BIN_DIR and $CNI_CACHE_DIR")
-	only := flag.String("only", "", "containerd or docker; empty is both")
+	flag.StringVar(&b.peer, "peer", "", "shell command that runs another CRI shim for Docker on $PEER_SOCKET, with $DOCKER_HOST, $CNI_CONF_DIR, $CNI_BIN_DIR, $CNI_CACHE_DIR and $POD_INFRA_IMAGE (use exec)")
+	only := flag.String("only", "", "containerd, docker or logs; empty is all")
 	flag.Parse()
 	if err := b.run(ctx, *only); err != nil {
 		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
@@ -51,6 +51,7 @@ func (b *bench) run(ctx context.Context, only string) (err error) {
 	}{
 		{"containerd", b.containerd, node.Options{NoDocker: true}},
 		{"docker", b.docker, node.Options{NoContainerd: true}},
+		{"logs", b.logs, node.Options{}},
 	} {
 		if only != "" && only != part.name {
 			continue
