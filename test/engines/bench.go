@@ -135,7 +135,7 @@ func (b *bench) runSuite(ctx context.Context, e engine, suite string, t tests) e
 		Folder: "test/" + suite, Env: e.env,
 		Command: []string{
 			binAt + "/" + suite + ".test", "-test.timeout", suiteTimeout,
-			"-test.run", t.pattern, "-test.count", strconv.Itoa(t.count),
+			"-test.run", t.pattern, "-test.skip", e.skip, "-test.count", strconv.Itoa(t.count),
 		},
 	}
 	cmd, err := j.command(ctx)

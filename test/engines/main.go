@@ -36,11 +36,15 @@ type engine struct {
 	suites []string
 	// env is added to the environment of its tests.
 	env []string
+	// skip is a regular expression of tests that cannot pass beside it.
+	skip string
 }
 
 var engines = []engine{
 	{name: "trixie", release: "trixie", suites: []string{"dockerparts", "docker", "e2e"}},
-	{name: "sid", release: "sid", suites: []string{"dockerparts", "docker", "e2e"}},
+	// Its containerd, 2.1, now and then keeps a task whose StartContainer lost its caller, and then refuses for ever to
+	// remove the pod ("cannot delete running task"). That is nothing of Docker's, and the machine's own has the test.
+	{name: "sid", release: "sid", suites: []string{"dockerparts", "docker", "e2e"}, skip: "^TestKilledAtAnyMomentOfPassThrough$"},
 	// Images in containerd have other ids, and nothing else changes: the suite that looks at images is enough.
 	{name: "sid-store", release: "sid", suites: []string{"docker"}, env: []string{"CRIMUX_LAB_CONTAINERD_STORE=1"}},
 }
