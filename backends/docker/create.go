@@ -64,7 +64,7 @@ func (s *server) leftover(f *found) bool {
 		return true
 	}
 	return f.kind == typeSandbox && f.State.Status == container.StateCreated && engineTime(f.State.StartedAt).IsZero() &&
-		s.ops.look(f.op) == visible && time.Since(time.Unix(0, f.created)) > neverStarted
+		s.ops.look(f.op) == visible && time.Since(time.Unix(0, f.createdAtNanos())) > neverStarted
 }
 
 // tidy removes leftovers. What cannot be removed now is met again by the next
