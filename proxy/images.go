@@ -105,7 +105,11 @@ func (s *Server) pull(ctx context.Context, m *method, frame *backends.Frame) (ba
 	if meta := req.Msg(3).Msg(1); meta != nil {
 		c.intent.Pod = keyOf(meta)
 	}
-	return s.send(ctx, c)
+	a, err := s.send(ctx, c)
+	if err == nil {
+		s.bringer.credentials.remember(req.At(3, 1, 2), req.At(1, 1), req.Msg(2))
+	}
+	return a, err
 }
 
 // futurePlace is where the policy would put the pod of a sandbox config that

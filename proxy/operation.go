@@ -96,10 +96,7 @@ func (s *Server) perform(ctx context.Context, c *call) (backends.Answer, error) 
 		return backends.Answer{}, status.Errorf(codes.ResourceExhausted,
 			"%s was not begun, since the event log cannot be written: %v", c.method.name, err)
 	}
-	a, err := c.target.Invoke(ctx, &backends.Call{
-		Method: c.method.full, Request: c.frame,
-		Journal: &journal{log: s.log, op: op, backend: c.target.Name()},
-	})
+	a, err := s.effect(ctx, c, &journal{log: s.log, op: op, backend: c.target.Name()})
 	out := &eventpb.Event{Op: op, Backend: c.target.Name(), Kind: &eventpb.Event_Outcome{Outcome: outcome(c, a, err, time.Since(began))}}
 	if werr := s.close(ctx, c, out); werr != nil {
 		return backends.Answer{}, werr

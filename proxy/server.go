@@ -51,6 +51,7 @@ type Server struct {
 	probes  probes
 	late    late
 	lanes   map[string]*lane
+	bringer bringer
 	// collector cleans up after network plugins, where that is configured.
 	collector *collector
 	// operations counts those that go on without their caller.
@@ -72,6 +73,7 @@ func New(o Options) (*Server, error) {
 		s.lanes[m.Name()] = newLane()
 	}
 	s.collector = newCollector(s)
+	s.bringer.credentials = newCredentials()
 	if err := s.checkBackends(); err != nil {
 		return nil, err
 	}

@@ -36,6 +36,8 @@ type engine interface {
 	ImageLoad(ctx context.Context, archive io.Reader, o ...client.ImageLoadOption) (image.LoadResponse, error)
 	ImagePull(ctx context.Context, ref string, o image.PullOptions) (io.ReadCloser, error)
 	ImageRemove(ctx context.Context, ref string, o image.RemoveOptions) ([]image.DeleteResponse, error)
+	ImageSave(ctx context.Context, ids []string, o ...client.ImageSaveOption) (io.ReadCloser, error)
+	ImageTag(ctx context.Context, id, name string) error
 
 	DiskUsage(ctx context.Context, o types.DiskUsageOptions) (types.DiskUsage, error)
 	Events(ctx context.Context, o events.ListOptions) (<-chan events.Message, <-chan error)

@@ -69,7 +69,18 @@ func (t *Teller) outcome(s *Story, o object, e *eventpb.Event, out *eventpb.Outc
 	}
 	l.Code, l.Failed = codeName(out.GetCode()), out.GetCode() != 0
 	l.DurationMs = milliseconds(time.Duration(out.GetDuration()))
-	l.Result = outcomeWords(l.intent, out, o, false)
+	l.Result = join("; ", outcomeWords(l.intent, out, o, false), broughtWords(l.Steps))
+}
+
+// broughtWords says where the image of a container was brought from.
+func broughtWords(steps []Step) string {
+	var words []string
+	for _, st := range steps {
+		if strings.HasPrefix(st.Name, "image.") {
+			words = append(words, join(" ", clean(st.Name), clean(st.ID)))
+		}
+	}
+	return join(", ", words...)
 }
 
 // lateness is how long after a container's end the news of it is worth saying.
