@@ -56,6 +56,10 @@ func (s *Server) send(ctx context.Context, c *call) (backends.Answer, error) {
 		return backends.Answer{}, err
 	}
 	a, err := s.carry(ctx, c)
+	if c.method.recording == asOperation {
+		s.acted(c.target)
+		err = boundIsNoDeadline(ctx, c, err)
+	}
 	if err == nil && c.rewrite != nil {
 		a.Body = rewritten(a.Body, c.rewrite)
 	}
@@ -72,6 +76,25 @@ func (s *Server) carry(ctx context.Context, c *call) (backends.Answer, error) {
 		return s.countProbe(ctx, c)
 	}
 	return read(ctx, c.target, c.method.full, c.frame)
+}
+
+// acted has the backend looked at where its own events do not tell those who
+// wait for them what an operation has done.
+func (s *Server) acted(m *backends.Member) {
+	if s.events.watched() && !s.feeds[m.Name()].listening() {
+		s.lanes[m.Name()].wake()
+	}
+}
+
+// boundIsNoDeadline makes the end of an operation that its backend bounds by
+// itself, while its caller still waits, an error that is not mistaken for the
+// end of the caller's own time.
+func boundIsNoDeadline(ctx context.Context, c *call, err error) error {
+	if _, bounds := c.target.Backend.(backends.Bounder); !bounds || ctx.Err() != nil || status.Code(err) != codes.DeadlineExceeded {
+		return err
+	}
+	return status.Errorf(codes.Unavailable, "backend %q has not finished %s in the time that it may take: %s",
+		c.target.Name(), c.method.name, status.Convert(err).Message())
 }
 
 // read asks one backend for something that changes nothing. It gives up when

@@ -99,7 +99,7 @@ func (c *collector) collect(ctx context.Context, all []backends.NetworkCollector
 	}
 	defer c.creations.Release(everyCreation)
 	for _, m := range c.s.set.All() {
-		if err := c.s.observe(ctx, m, "collect"); err != nil {
+		if _, err := c.s.observe(ctx, m, "collect"); err != nil {
 			return fmt.Errorf("backend %q: %w", m.Name(), err)
 		}
 	}

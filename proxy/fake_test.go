@@ -41,6 +41,10 @@ type fakeRuntime struct {
 	containers map[string]*runtimeapi.Container
 	images     map[string]*runtimeapi.Image
 	calls      []string
+	// eventStreams are the open streams of GetContainerEvents; noEvents has
+	// the fake lack the call.
+	eventStreams map[chan *runtimeapi.ContainerEventResponse]bool
+	noEvents     bool
 	// before runs at the start of each call, outside the lock; an error is
 	// the answer.
 	before func(ctx context.Context, method string, req any) error
@@ -104,10 +108,19 @@ func (f *fakeRuntime) called(name string) int {
 	return n
 }
 
+// edit changes what the runtime has, which it tells of as a runtime does.
 func (f *fakeRuntime) edit(fn func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	fn()
+	f.emit(&runtimeapi.ContainerEventResponse{ContainerId: "edited-on-" + f.name})
+}
+
+// emit sends an event to all streams; the caller holds the lock.
+func (f *fakeRuntime) emit(e *runtimeapi.ContainerEventResponse) {
+	for st := range f.eventStreams {
+		st <- e
+	}
 }
 
 func (f *fakeRuntime) Version(context.Context, *runtimeapi.VersionRequest) (*runtimeapi.VersionResponse, error) {
@@ -247,11 +260,52 @@ func (f *fakeRuntime) RuntimeConfig(context.Context, *runtimeapi.RuntimeConfigRe
 }
 
 func (f *fakeRuntime) GetContainerEvents(_ *runtimeapi.GetEventsRequest, st grpc.ServerStreamingServer[runtimeapi.ContainerEventResponse]) error {
-	if err := st.Send(&runtimeapi.ContainerEventResponse{ContainerId: "of-" + f.name}); err != nil {
-		return err
+	events := make(chan *runtimeapi.ContainerEventResponse, 20000)
+	f.mu.Lock()
+	lacks := f.noEvents
+	if f.eventStreams == nil {
+		f.eventStreams = make(map[chan *runtimeapi.ContainerEventResponse]bool)
 	}
-	<-st.Context().Done()
-	return nil
+	f.eventStreams[events] = true
+	f.mu.Unlock()
+	defer func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		delete(f.eventStreams, events)
+	}()
+	if lacks {
+		return status.Error(codes.Unimplemented, "no events here")
+	}
+	for {
+		select {
+		case e, open := <-events:
+			if !open {
+				return status.Error(codes.Internal, "the stream broke")
+			}
+			if err := st.Send(e); err != nil {
+				return err
+			}
+		case <-st.Context().Done():
+			return nil
+		}
+	}
+}
+
+// breakStreams ends the open event streams with an error.
+func (f *fakeRuntime) breakStreams() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for st := range f.eventStreams {
+		delete(f.eventStreams, st)
+		close(st)
+	}
+}
+
+// listeners are the open event streams.
+func (f *fakeRuntime) listeners() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.eventStreams)
 }
 
 func (f *fakeRuntime) ListImages(context.Context, *runtimeapi.ListImagesRequest) (*runtimeapi.ListImagesResponse, error) {

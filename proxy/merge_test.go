@@ -3,10 +3,8 @@ package proxy
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
@@ -79,31 +77,6 @@ func TestNodeWideCalls(t *testing.T) {
 	h, err := healthpb.NewHealthClient(n.conn).Check(t.Context(), &healthpb.HealthCheckRequest{})
 	if err != nil || h.Status != healthpb.HealthCheckResponse_SERVING {
 		t.Errorf("health: %v, %v", h, err)
-	}
-}
-
-func TestEventsOfAllBackendsInOneStream(t *testing.T) {
-	n := newNode(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	st, err := n.GetContainerEvents(ctx, &runtimeapi.GetEventsRequest{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := st.Header(); err != nil {
-		t.Fatal(err)
-	}
-	var got []string
-	for range 2 {
-		e, err := st.Recv()
-		if err != nil {
-			t.Fatal(err)
-		}
-		got = append(got, e.ContainerId)
-	}
-	slices.Sort(got)
-	if !slices.Equal(got, []string{"of-a", "of-b"}) {
-		t.Errorf("events %v", got)
 	}
 }
 

@@ -21,31 +21,43 @@ const observeTimeout = 30 * time.Second
 // observe compares what a backend has with what the state knows of it, item
 // by item, and records the differences as one event. Requests never pay for
 // it: it runs beside them, and leaves alone what an operation under way is
-// about to make known itself.
-func (s *Server) observe(ctx context.Context, m *backends.Member, cause string) error {
+// about to make known itself. again says that it is worth looking soon again:
+// not all that was seen could be recorded yet.
+func (s *Server) observe(ctx context.Context, m *backends.Member, cause string) (again bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, observeTimeout)
 	defer cancel()
+	began := time.Now()
 	before := s.known(m.Name())
 	sandboxes, err := read(ctx, m, runtimeapi.RuntimeService_ListPodSandbox_FullMethodName, backends.NewFrame(nil))
 	if err != nil {
-		return err
+		return true, err
 	}
 	defer sandboxes.Body.Free()
 	containers, err := read(ctx, m, runtimeapi.RuntimeService_ListContainers_FullMethodName, backends.NewFrame(nil))
 	if err != nil {
-		return err
+		return true, err
 	}
 	defer containers.Body.Free()
 
+	f := s.feeds[m.Name()]
+	changes := f.seen(began, sandboxes.Body.Bytes(), containers.Body.Bytes())
 	o := &eventpb.Observed{Cause: cause}
 	s.compareSandboxes(o, before, m.Name(), sandboxes.Body.Bytes())
 	s.compareContainers(o, before, m.Name(), containers.Body.Bytes())
+	all := size(o)
 	s.dropUnderway(o, before, m.Name())
-	s.askExits(ctx, m, o)
-	if len(o.Sandboxes)+len(o.Containers)+len(o.GoneSandboxes)+len(o.GoneContainers) == 0 {
-		return nil
+	again = size(o) < all
+	again = s.askExits(ctx, m, o) || again
+	if size(o) > 0 {
+		err = s.remember(ctx, o, m.Name())
 	}
-	return s.remember(ctx, o, m.Name())
+	f.tell(ctx, changes)
+	return again, err
+}
+
+// size is how many objects an observation is of.
+func size(o *eventpb.Observed) int {
+	return len(o.Sandboxes) + len(o.Containers) + len(o.GoneSandboxes) + len(o.GoneContainers)
 }
 
 // knowledge is what the state knew of one backend before it was asked.
@@ -174,14 +186,15 @@ func kept[T any](list []T, keep func(T) bool) []T {
 }
 
 // askExits adds to each container that has exited when and how it did. One
-// whose status cannot be had is looked at again the next time.
-func (s *Server) askExits(ctx context.Context, m *backends.Member, o *eventpb.Observed) {
+// whose status cannot be had is looked at again, which owed says.
+func (s *Server) askExits(ctx context.Context, m *backends.Member, o *eventpb.Observed) (owed bool) {
 	o.Containers = kept(o.Containers, func(c *eventpb.Container) bool {
 		if c.GetState() != eventpb.ContainerState_CONTAINER_STATE_EXITED {
 			return true
 		}
 		a, err := read(ctx, m, runtimeapi.RuntimeService_ContainerStatus_FullMethodName, backends.NewFrame(byID(c.GetId())))
 		if err != nil {
+			owed = true
 			return s.knownContainer(c.GetId()) == nil
 		}
 		withStatus(c, wire.Message(a.Body.Bytes()).Msg(1))
@@ -191,4 +204,5 @@ func (s *Server) askExits(ctx context.Context, m *backends.Member, o *eventpb.Ob
 		a.Body.Free()
 		return !proto.Equal(c, s.knownContainer(c.GetId()))
 	})
+	return owed
 }

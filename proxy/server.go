@@ -52,6 +52,10 @@ type Server struct {
 	late    late
 	lanes   map[string]*lane
 	bringer bringer
+	// feeds bring the containers' events of each backend in, events hands
+	// them out.
+	feeds  map[string]*feed
+	events hub
 	// collector cleans up after network plugins, where that is configured.
 	collector *collector
 	// operations counts those that go on without their caller.
@@ -67,10 +71,11 @@ type Server struct {
 func New(o Options) (*Server, error) {
 	s := &Server{
 		config: o.Config, set: o.Backends, log: o.Log, version: o.Version, logger: o.Logger,
-		lanes: make(map[string]*lane, len(o.Backends.All())),
+		lanes: make(map[string]*lane, len(o.Backends.All())), feeds: make(map[string]*feed, len(o.Backends.All())),
 	}
 	for _, m := range s.set.All() {
 		s.lanes[m.Name()] = newLane()
+		s.feeds[m.Name()] = newFeed(s, m)
 	}
 	s.collector = newCollector(s)
 	s.bringer.credentials = newCredentials()
@@ -106,6 +111,7 @@ func (s *Server) Run(ctx context.Context) error {
 	defer wg.Wait()
 	for _, m := range s.set.All() {
 		wg.Go(func() { s.watch(ctx, m) })
+		wg.Go(func() { s.feeds[m.Name()].run(ctx) })
 	}
 	wg.Go(func() { s.collector.run(ctx) })
 	return s.set.Run(ctx)
@@ -123,6 +129,7 @@ func (s *Server) Serve(l net.Listener) error {
 // ctx is done. An operation that is not done by then is left to recovery.
 func (s *Server) Shutdown(ctx context.Context) {
 	s.health.Shutdown()
+	s.events.close()
 	done := make(chan struct{})
 	go func() {
 		s.grpc.GracefulStop()

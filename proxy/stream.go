@@ -17,7 +17,7 @@ import (
 // stream answers a server-streaming method.
 func (s *Server) stream(ctx context.Context, m *method, req *backends.Frame, ss grpc.ServerStream) error {
 	if m.unary == "" {
-		return s.containerEvents(ctx, m, req, ss)
+		return s.containerEvents(ctx, ss)
 	}
 	return s.streamList(ctx, m, req, ss)
 }
@@ -109,52 +109,4 @@ func open(ctx context.Context, m *backends.Member, full string, req *backends.Fr
 		return nil, err
 	}
 	return st, nil
-}
-
-// containerEvents joins the event streams of the backends that have them. It
-// ends with the client, or when the last of the streams has ended.
-func (s *Server) containerEvents(ctx context.Context, m *method, req *backends.Frame, ss grpc.ServerStream) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	// A stream without events must be told from one that has not begun.
-	if err := ss.SendHeader(nil); err != nil {
-		return err
-	}
-	members := s.set.All()
-	ended := make(chan error, len(members))
-	var sending sync.Mutex
-	for _, member := range members {
-		go func() { ended <- pump(ctx, member, m, req, &sending, ss) }()
-	}
-	first := <-ended
-	for range len(members) - 1 {
-		if err := <-ended; status.Code(first) == codes.Unimplemented {
-			first = err
-		}
-	}
-	return first
-}
-
-// pump sends on the events of one backend.
-func pump(ctx context.Context, member *backends.Member, m *method, req *backends.Frame, sending *sync.Mutex, ss grpc.ServerStream) error {
-	st, err := open(ctx, member, m.full, req)
-	if err != nil {
-		return err
-	}
-	for {
-		f, err := st.Recv()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		sending.Lock()
-		err = ss.SendMsg(f)
-		sending.Unlock()
-		f.Free()
-		if err != nil {
-			return err
-		}
-	}
 }
