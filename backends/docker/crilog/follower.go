@@ -6,10 +6,20 @@ import (
 	"time"
 )
 
-// Pauses between attempts when something fails.
 const (
+	// retryFirst and retryMost are the pauses between attempts when something
+	// fails.
 	retryFirst = 50 * time.Millisecond
 	retryMost  = 10 * time.Second
+	// rest is how long a source is let alone when all of it was copied. The
+	// Engine writes record by record: to look at each costs more than it does.
+	rest = 10 * time.Millisecond
+	// busyAfter is after how many rests in a row that had a change in them a
+	// source is looked at after each rest and no longer watched: the kernel
+	// tells of each record, and to hear of it costs more than to look.
+	busyAfter = 10
+	// calmAfter is after how many looks in vain it is watched again.
+	calmAfter = 50
 )
 
 // follower keeps one container's log up to date, in a goroutine of its own, so
@@ -18,6 +28,9 @@ type follower struct {
 	c       copier
 	poll    time.Duration
 	onError func(error)
+	// watch begins to watch the source, or ends it. It reports whether the
+	// source is watched now.
+	watch func(on bool) bool
 
 	wake     chan struct{} // something may have changed
 	requests chan request
@@ -28,6 +41,10 @@ type follower struct {
 	waiting []request // for all to be copied
 	ending  bool      // when all is copied
 	failing bool
+
+	busy      int  // rests with a change in them
+	unwatched bool // since it is busy
+	calm      int  // looks in vain since then
 }
 
 // request is what somebody waits for.
@@ -89,6 +106,7 @@ func (f *follower) ask(ctx context.Context, k kind) error {
 // Who calls it closes done.
 func (f *follower) run() {
 	defer func() { f.report(f.c.close()) }()
+	copied := false
 	for pause := retryFirst; !f.stopped.Load(); {
 		f.take()
 		more, err := f.c.batch()
@@ -99,6 +117,7 @@ func (f *follower) run() {
 		}
 		pause = retryFirst
 		if more {
+			copied = true
 			continue
 		}
 		for _, r := range f.waiting {
@@ -108,7 +127,53 @@ func (f *follower) run() {
 		if f.ending {
 			return
 		}
+		f.idle(copied)
+		copied = false
+	}
+}
+
+// idle waits until it is worth to look at the source again. copied tells
+// whether the last look found something.
+func (f *follower) idle(copied bool) {
+	switch {
+	case f.unwatched && copied:
+		f.calm = 0
+		f.wait(rest, nil)
+	case f.unwatched && f.calm < calmAfter:
+		f.calm++
+		f.wait(rest, nil)
+	case f.unwatched:
+		// The next look finds what came before it was watched.
+		f.unwatched, f.calm, f.busy = false, 0, 0
+		f.watchAgain()
+	case copied && !f.wait(rest, nil):
+		// Asked for something.
+	case copied && f.woken():
+		if f.busy++; f.busy == busyAfter {
+			f.unwatched = true
+			f.watch(false)
+		}
+	default:
+		f.busy = 0
 		f.wait(f.poll, f.wake)
+	}
+}
+
+// watchAgain watches the source, or has it looked at more often where that
+// cannot be done.
+func (f *follower) watchAgain() {
+	if !f.watch(true) {
+		f.poll = min(f.poll, blindPoll)
+	}
+}
+
+// woken reports whether something has changed.
+func (f *follower) woken() bool {
+	select {
+	case <-f.wake:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -134,17 +199,20 @@ func (f *follower) accept(r request) {
 	f.ending = f.ending || r.kind == finish
 }
 
-// wait waits for time, a change or a request.
-func (f *follower) wait(d time.Duration, wake <-chan struct{}) {
+// wait waits for time, a change or a request, and reports whether it was the
+// time.
+func (f *follower) wait(d time.Duration, wake <-chan struct{}) (whole bool) {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
+		return true
 	case <-wake:
 	case <-f.stop:
 	case r := <-f.requests:
 		f.accept(r)
 	}
+	return false
 }
 
 // report tells of the first error of a row, and of its end.

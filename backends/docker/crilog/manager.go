@@ -100,13 +100,14 @@ func (m *Manager) start(f File, before *follower) {
 		stop: make(chan struct{}), done: make(chan struct{}),
 		ending: !f.Running,
 	}
+	l.watch = func(on bool) bool { return m.watchSource(l, on) }
 	m.followers[id] = l
-	if f.Running && !m.look(l) {
-		l.poll = min(l.poll, blindPoll)
-	}
 	go func() {
 		if before != nil {
 			<-before.done // two must not write to one target
+		}
+		if f.Running {
+			l.watchAgain()
 		}
 		l.run()
 		m.drop(id, l)
@@ -114,8 +115,15 @@ func (m *Manager) start(f File, before *follower) {
 	}()
 }
 
-// look watches the folder of a source. It reports whether that could be done.
-func (m *Manager) look(l *follower) bool {
+// watchSource begins to watch the folder of a source, or ends it. It reports
+// whether it is watched now.
+func (m *Manager) watchSource(l *follower, on bool) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !on || m.closed {
+		m.unwatch(l)
+		return false
+	}
 	dir := filepath.Dir(l.c.file.Source)
 	if m.folders[dir] == nil {
 		if err := m.watcher.Add(dir); err != nil {
@@ -127,13 +135,8 @@ func (m *Manager) look(l *follower) bool {
 	return true
 }
 
-// drop forgets a follower that has ended.
-func (m *Manager) drop(id string, l *follower) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.followers[id] == l {
-		delete(m.followers, id)
-	}
+// unwatch lets go of the folder of a source. The caller holds the lock.
+func (m *Manager) unwatch(l *follower) {
 	dir := filepath.Dir(l.c.file.Source)
 	if m.folders[dir] == nil {
 		return
@@ -144,6 +147,16 @@ func (m *Manager) drop(id string, l *follower) {
 		// The folder may be gone already, and its watch with it.
 		_ = m.watcher.Remove(dir)
 	}
+}
+
+// drop forgets a follower that has ended.
+func (m *Manager) drop(id string, l *follower) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.followers[id] == l {
+		delete(m.followers, id)
+	}
+	m.unwatch(l)
 }
 
 // watch nudges the followers whose files change, until the watcher is closed.

@@ -258,6 +258,37 @@ func TestManagerPolls(t *testing.T) {
 	eventually(t, "the poll to find it", func() bool { return k.read() == e.want.String() })
 }
 
+// TestManagerBusySource: one that is written to all the time is no longer
+// watched, until it is calm. What comes at any time is copied, and soon.
+func TestManagerBusySource(t *testing.T) {
+	var h heard
+	m := manage(t, h.options())
+	e, k := newEngine(t, 1), newKubelet(t)
+	e.must(m.Follow(File{"abc", e.source, k.target, true}))
+	e.must(m.Drain(t.Context(), "abc"))
+	watched := func() bool {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return len(m.folders) > 0
+	}
+	for range 2 {
+		eventually(t, "the source to be watched", watched)
+		eventually(t, "the source to be busy", func() bool {
+			e.now = e.now.Add(time.Millisecond)
+			e.put("stdout", "more\n")
+			return !watched()
+		})
+		for i := range 4 {
+			e.now = e.now.Add(time.Second)
+			e.put("stdout", fmt.Sprintln("line", i))
+			eventually(t, "the line to come", func() bool { return k.read() == e.want.String() })
+			// The longest pause is longer than it takes to be calm.
+			time.Sleep(time.Duration(i%4) * 17 * rest)
+		}
+		time.Sleep(2 * calmAfter * rest)
+	}
+}
+
 // TestManagerManyContainers: all at once, and no goroutine or file is left.
 func TestManagerManyContainers(t *testing.T) {
 	goroutines, files := runtime.NumGoroutine(), openFiles(t)
