@@ -55,17 +55,27 @@ func listenIn(t *testing.T, pid int, address string, serve func(*net.TCPConn)) {
 // echo sends back what it gets.
 func echo(c *net.TCPConn) { _, _ = io.Copy(c, c) }
 
-func TestPortForward(t *testing.T) {
-	s, id := serve(t), sleeper(t)
-	pid := pidOf(t, id)
-	listenIn(t, pid, "127.0.0.1:8001", echo)
-	// The Engine switches IPv6 off where it gives no network; CNI plugins that
-	// give an IPv6 address switch it on again, on lo too.
+// withIPv6 has a pod without a network reach itself over IPv6. The Engine
+// switches that off; CNI plugins that give an IPv6 address switch it on again,
+// on lo too.
+func withIPv6(t *testing.T, pid int) {
+	t.Helper()
 	out, err := exec.Command("nsenter", "-t", strconv.Itoa(pid), "-n", "sh", "-c", "echo 0 >/proc/sys/net/ipv6/conf/lo/disable_ipv6").CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
+}
+
+func TestPortForward(t *testing.T) {
+	s, id := serve(t), sleeper(t)
+	pid := pidOf(t, id)
+	listenIn(t, pid, "127.0.0.1:8001", echo)
+	withIPv6(t, pid)
 	listenIn(t, pid, "[::1]:8002", echo)
+	listenIn(t, pid, "[::]:8005", echo) // of both families, as servers do by themselves
+	listenIn(t, pid, "[::1]:8006", func(c *net.TCPConn) {
+		_, _ = io.WriteString(c, "six\n")
+	})
 	listenIn(t, pid, "127.0.0.1:8003", func(c *net.TCPConn) {
 		_, _ = io.Copy(io.Discard, c)
 		time.Sleep(1500 * time.Millisecond)
@@ -77,7 +87,7 @@ func TestPortForward(t *testing.T) {
 	r, err := s.PortForward(&runtimeapi.PortForwardRequest{PodSandboxId: id})
 	check(t, err)
 	conn := dial(t, r.Url, portforward.ProtocolV1Name)
-	for i, port := range []int{8001, 8002, 8001} {
+	for i, port := range []int{8001, 8002, 8005, 8001} {
 		data, failed := forward(t, conn, port, i)
 		_, err := io.WriteString(data, "hello\n")
 		check(t, err)
@@ -115,17 +125,6 @@ func forwardOddly(t *testing.T, conn httpstream.Connection) {
 			t.Errorf("error stream %q after %v", b, time.Since(begin))
 		}
 	})
-	t.Run("much data", func(t *testing.T) {
-		data, _ := forward(t, conn, 8001, 13)
-		const size = 8 << 20
-		go func() {
-			_, _ = io.CopyN(data, zeros{}, size)
-			_ = data.Close()
-		}()
-		if n, err := io.Copy(io.Discard, data); err != nil || n != size {
-			t.Errorf("%d bytes back, %v", n, err)
-		}
-	})
 	t.Run("nobody listens", func(t *testing.T) {
 		_, failed := forward(t, conn, 9, 11)
 		b, _ := io.ReadAll(failed)
@@ -134,11 +133,6 @@ func forwardOddly(t *testing.T, conn httpstream.Connection) {
 		}
 	})
 }
-
-// zeros is an endless reader.
-type zeros struct{}
-
-func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
 // TestPortForwardClientGone: a connection that idles ends with its client.
 func TestPortForwardClientGone(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -292,16 +293,23 @@ func counts(t *testing.T) (goroutines, files int) {
 	return runtime.NumGoroutine(), len(fds)
 }
 
-// TestNothingLeaks: fifty timeouts, and sessions that are left in every way,
-// leave goroutines and open files as they were.
+// TestNothingLeaks: a thousand timeouts, and sessions that are left in every
+// way, leave goroutines and open files as they were.
 func TestNothingLeaks(t *testing.T) {
 	s, id := serve(t), sleeper(t)
-	round := func(n int) {
-		for range n {
-			if _, err := s.ExecSync(t.Context(), id, []string{"sleep", "17320"}, 30*time.Millisecond); status.Code(err) != codes.DeadlineExceeded {
-				t.Fatalf("error %v", err)
-			}
+	round := func(timeouts int) {
+		var busy sync.WaitGroup
+		turns := make(chan struct{}, 16) // as many as a busy node's probes
+		for range timeouts {
+			turns <- struct{}{}
+			busy.Go(func() {
+				defer func() { <-turns }()
+				if _, err := s.ExecSync(t.Context(), id, []string{"sleep", "17320"}, 20*time.Millisecond); status.Code(err) != codes.DeadlineExceeded {
+					t.Errorf("error %v", err)
+				}
+			})
 		}
+		busy.Wait()
 		for _, tty := range []bool{false, true} {
 			session := open(t, execURL(t, s, &runtimeapi.ExecRequest{ContainerId: id, Cmd: []string{"cat"}, Tty: tty, Stdin: true, Stdout: true}),
 				remotecommand.Options{TTY: tty, Stdin: true, Stdout: true})
@@ -311,18 +319,26 @@ func TestNothingLeaks(t *testing.T) {
 			check(t, session.conn.Close())
 		}
 	}
-	round(2)
-	http.DefaultTransport.(*http.Transport).CloseIdleConnections()
-	time.Sleep(200 * time.Millisecond)
-	goroutines, files := counts(t)
-	round(50)
+	round(16)
+	var goroutines, files int
+	eventually(t, "the first round to end", func() bool {
+		http.DefaultTransport.(*http.Transport).CloseIdleConnections()
+		g, f := counts(t)
+		settled := g == goroutines && f == files
+		goroutines, files = g, f
+		time.Sleep(200 * time.Millisecond)
+		return settled
+	})
+	began := time.Now()
+	round(1000)
+	took := time.Since(began)
 	var g, f int
 	eventually(t, "goroutines and files to be as before", func() bool {
 		http.DefaultTransport.(*http.Transport).CloseIdleConnections()
 		g, f = counts(t)
 		return g <= goroutines+2 && f <= files+2
 	})
-	t.Logf("goroutines %d then %d, files %d then %d", goroutines, g, files, f)
+	t.Logf("in %v, goroutines %d then %d, files %d then %d", took, goroutines, g, files, f)
 	if n := running("17320"); n != 0 {
 		t.Errorf("%d processes left", n)
 	}

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
@@ -126,7 +127,7 @@ func httpCode(n int) codes.Code {
 // engineError makes a gRPC status of an error of the Engine's client. The end
 // of the context comes before what it led to.
 func engineError(ctx context.Context, doing string, err error) error {
-	if cause := ctx.Err(); cause != nil {
+	if cause := ended(ctx); cause != nil {
 		return status.Errorf(status.FromContextError(cause).Code(), "%s: %v", doing, cause)
 	}
 	code := codes.Unknown
@@ -144,6 +145,15 @@ func engineError(ctx context.Context, doing string, err error) error {
 		code = codes.Unavailable
 	}
 	return status.Errorf(code, "%s: %v", doing, err)
+}
+
+// ended returns why a context has ended, nil if it has not. A connection notes
+// by itself that the time is up, and may do so before the context.
+func ended(ctx context.Context) error {
+	if at, ok := ctx.Deadline(); ok && ctx.Err() == nil && !time.Now().Before(at) {
+		return context.DeadlineExceeded
+	}
+	return ctx.Err()
 }
 
 // running returns a container, or an error when it does not run.

@@ -44,9 +44,9 @@ func (s *Server) ExecSync(ctx context.Context, containerID string, cmd []string,
 	}
 	killed := s.kill(ctx, x)
 	switch {
-	case ctx.Err() != nil:
-		err = status.FromContextError(ctx.Err()).Err()
-	case run.Err() != nil:
+	case ended(ctx) != nil:
+		err = status.FromContextError(ended(ctx)).Err()
+	case ended(run) != nil:
 		err = status.Errorf(codes.DeadlineExceeded, "command in container %s did not end within %v and was killed", containerID, timeout)
 	}
 	return nil, withCleanup(err, killed)

@@ -75,6 +75,29 @@ func TestEngineHangs(t *testing.T) {
 	}
 }
 
+// late is a context whose time is up and that has not noticed, as there is for a
+// moment.
+type late struct{ context.Context }
+
+func (late) Deadline() (time.Time, bool) { return time.Now().Add(-time.Millisecond), true }
+
+// TestConnectionNotesTheTimeFirst: then it is the time that was up, and not the
+// Engine that is away.
+func TestConnectionNotesTheTimeFirst(t *testing.T) {
+	timeout := &net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded}
+	if err := engineError(late{t.Context()}, "connect", timeout); status.Code(err) != codes.DeadlineExceeded {
+		t.Errorf("time up: %v", err)
+	}
+	if err := engineError(t.Context(), "connect", timeout); status.Code(err) != codes.Unavailable {
+		t.Errorf("no time given: %v", err)
+	}
+	f := newFake(t)
+	f.create = func(context.Context) error { return timeout }
+	if _, err := newServer(t, f).ExecSync(late{t.Context()}, "c", []string{"x"}, 0); status.Code(err) != codes.DeadlineExceeded {
+		t.Errorf("ExecSync: %v", err)
+	}
+}
+
 func TestEngineRefuses(t *testing.T) {
 	for refuse, want := range map[int]codes.Code{
 		http.StatusNotFound: codes.NotFound, http.StatusConflict: codes.FailedPrecondition, http.StatusBadRequest: codes.InvalidArgument,

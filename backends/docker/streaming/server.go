@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -15,6 +17,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/cri-streaming/pkg/streaming/portforward"
 	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
+	"k8s.io/klog/v2"
 )
 
 const (
@@ -36,6 +39,12 @@ type Server struct {
 	sessions gate
 }
 
+// silence has the streaming libraries log nothing. They print each session that
+// fails to stderr, past the daemon's log and with whatever the command or the
+// Engine said. The session's client is told, who alone can do something about
+// it.
+var silence = sync.OnceFunc(func() { klog.SetSlogLogger(slog.New(slog.DiscardHandler)) })
+
 // New returns a server that listens already, so that its URLs hold, and begins
 // to serve with [Server.Run]. It refuses an address that is not of a loopback
 // interface: the URLs carry no other protection than their token.
@@ -43,6 +52,7 @@ func New(o Options) (*Server, error) {
 	if o.Engine == nil || o.SandboxPID == nil {
 		return nil, errors.New("streaming: Engine and SandboxPID are needed")
 	}
+	silence()
 	address := o.Listen
 	if address == "" {
 		address = "127.0.0.1:0"

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
 )
 
 func TestNewRefuses(t *testing.T) {
@@ -217,6 +219,42 @@ func TestRunEndsSessions(t *testing.T) {
 	}
 	if _, err := s.sessions.enter(); !errors.Is(err, errClosed) {
 		t.Errorf("a session begins after the end: %v", err)
+	}
+}
+
+// TestFailedSessionsAreNotPrinted: the libraries would print them to stderr,
+// with what the Engine said of the command.
+func TestFailedSessionsAreNotPrinted(t *testing.T) {
+	printed, err := os.CreateTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := newFake(t)
+	f.refuse = http.StatusBadRequest
+	s, stop := runServer(t, f)
+	func() {
+		defer func(before *os.File) { os.Stderr = before }(os.Stderr)
+		os.Stderr = printed
+		exec, err := s.Exec(&runtimeapi.ExecRequest{ContainerId: "c", Cmd: []string{"secret"}, Stdout: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(dialSocket(t, exec.Url).all(t)); !strings.Contains(got, "said the Engine") {
+			t.Errorf("exec: channels %q", got)
+		}
+		forward, err := s.PortForward(&runtimeapi.PortForwardRequest{PodSandboxId: "p", Port: []int32{80}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		dialSocket(t, forward.Url).all(t)
+		if got := get(t, http.MethodGet, exec.Url); got != http.StatusNotFound {
+			t.Errorf("second use: %d", got)
+		}
+		stop()
+		klog.Flush()
+	}()
+	if b, err := os.ReadFile(printed.Name()); err != nil || len(b) > 0 {
+		t.Errorf("printed %q, %v", b, err)
 	}
 }
 
