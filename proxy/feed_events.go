@@ -97,7 +97,7 @@ func (s *Server) eventOut(event wire.Message, backend string) wire.Message {
 	if pod == nil {
 		return event
 	}
-	front, ours := s.frontHandler(backend, pod)
+	front, ours := s.handlerOfPod(backend, pod)
 	if !ours {
 		return event
 	}
@@ -116,10 +116,10 @@ func (s *Server) eventOut(event wire.Message, backend string) wire.Message {
 	return out
 }
 
-// frontHandler is the handler of the pod that a PodSandboxStatus is of, as the
+// handlerOfPod is the handler of the pod that a PodSandboxStatus is of, as the
 // kubelet knows it; ours is false where crimux did not place it. The first
 // events of a sandbox come before its operation has an outcome.
-func (s *Server) frontHandler(backend string, pod wire.Message) (front string, ours bool) {
+func (s *Server) handlerOfPod(backend string, pod wire.Message) (front string, ours bool) {
 	s.log.View(func(st *store.State) {
 		if sb := st.Sandbox(pod.String(1)); sb != nil {
 			front, ours = sb.GetRoute().GetHandler(), placed(sb)
