@@ -18,8 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// packages is what a root has beyond the least that Debian runs with: what the lab needs.
-var packages = []string{"docker.io", "docker-cli", "tini", "containerd", "runc", "containernetworking-plugins", "iptables", "iproute2", "procps"}
+// packages is what a root has beyond the least that Debian runs with: what the lab and the tests need.
+var packages = []string{"docker.io", "docker-cli", "tini", "containerd", "runc", "containernetworking-plugins", "iptables", "iproute2", "procps", "e2fsprogs"}
 
 // rootsDir is where roots are kept from one run to the next.
 func rootsDir() string {
