@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/pkg/stdcopy"
 
 	"github.com/crimux/crimux/backends/docker/crilog"
 )
@@ -146,6 +147,71 @@ func TestLogOfLongLinesAndTerminals(t *testing.T) {
 	check(t, l.Finish(t.Context(), id))
 	if got := l.lines("stdout"); !slices.Equal(got, []string{"one\r", "two\r", "three"}) {
 		t.Errorf("terminal: %q", got)
+	}
+}
+
+// inOrder collects what both streams of the Engine's own log hold, with its
+// times and in its order.
+type inOrder struct {
+	stream string
+	all    *[]string
+}
+
+// Write implements [io.Writer]. Each call is one record.
+func (w inOrder) Write(p []byte) (int, error) {
+	stamp, text, _ := strings.Cut(string(p), " ")
+	*w.all = append(*w.all, stamp+" "+w.stream+" F "+text)
+	return len(p), nil
+}
+
+// TestLogHasTheEnginesOrder: the records of both streams have the times and the
+// order that the Engine gives them.
+func TestLogHasTheEnginesOrder(t *testing.T) {
+	id := run(t, container.Config{Cmd: []string{"sh", "-c", "i=0; while [ $i -lt 500 ]; do echo out $i; echo err $i >&2; i=$((i+1)); done"}}, container.HostConfig{})
+	l := follow(t, id)
+	ended(t, id)
+	check(t, l.Finish(t.Context(), id))
+	said, err := engine.ContainerLogs(t.Context(), id, container.LogsOptions{ShowStdout: true, ShowStderr: true, Timestamps: true})
+	check(t, err)
+	var want []string
+	_, err = stdcopy.StdCopy(inOrder{"stdout", &want}, inOrder{"stderr", &want}, said)
+	check(t, err)
+	check(t, said.Close())
+	b, err := os.ReadFile(l.file.Target)
+	check(t, err)
+	got := slices.Collect(strings.Lines(string(b)))
+	if len(got) != 1000 || len(want) != 1000 {
+		t.Fatalf("%d records, the Engine has %d", len(got), len(want))
+	}
+	for i := range got {
+		// The Engine's API writes all nine digits, its file no more than it needs.
+		a, x, _ := strings.Cut(got[i], " ")
+		b, y, _ := strings.Cut(want[i], " ")
+		at, err := time.Parse(time.RFC3339Nano, a)
+		check(t, err)
+		if at.Format("2006-01-02T15:04:05.000000000Z07:00") != b || x != y {
+			t.Fatalf("record %d is %q, the Engine has %q", i, got[i], want[i])
+		}
+	}
+}
+
+// TestPartsAreMarked: a line that is longer than the Engine's buffer comes in
+// parts of 16 KiB, of which all but the last are marked P.
+func TestPartsAreMarked(t *testing.T) {
+	id := run(t, container.Config{Cmd: []string{"sh", "-c", "head -c 40000 /dev/zero | tr '\\0' x; echo; head -c 16384 /dev/zero | tr '\\0' y; echo; echo z"}}, container.HostConfig{})
+	l := follow(t, id)
+	ended(t, id)
+	check(t, l.Finish(t.Context(), id))
+	b, err := os.ReadFile(l.file.Target)
+	check(t, err)
+	var got []string
+	for line := range strings.Lines(string(b)) {
+		part := strings.SplitN(strings.TrimSuffix(line, "\n"), " ", 4)
+		got = append(got, fmt.Sprint(part[2], " ", len(part[3])))
+	}
+	// A line of just the buffer's size has an end of its own.
+	if want := []string{"P 16384", "P 16384", "F 7232", "P 16384", "F 0", "F 1"}; !slices.Equal(got, want) {
+		t.Errorf("parts %q, want %q", got, want)
 	}
 }
 
