@@ -93,23 +93,23 @@ func (s *server) inspect(ctx context.Context, kind, id string) (*found, error) {
 	if err != nil {
 		return nil, s.fail(err, "inspect %s %s", kindName(kind), id)
 	}
-	f, ok, err := s.newFound(c, asked)
-	if err != nil {
-		return nil, s.fail(err, "inspect %s %s", kindName(kind), id)
-	}
+	f, ok := s.newFound(c, asked)
 	if !ok || kind != "" && f.kind != kind || !strings.HasPrefix(f.ID, id) {
 		return nil, notFound(kindName(kind), id)
 	}
 	s.adopt(ctx, f)
+	if f.item, err = f.encodeItem(); err != nil {
+		return nil, s.fail(err, "encode %s %s", kindName(kind), id)
+	}
 	s.cache.put(f)
 	return f, nil
 }
 
 // newFound reads what the Engine says; ok is false for what is no pod's.
-func (s *server) newFound(c container.InspectResponse, asked time.Time) (f *found, ok bool, err error) {
+func (s *server) newFound(c container.InspectResponse, asked time.Time) (f *found, ok bool) {
 	o, ok := decodeObject(c.Name, c.Config.Labels)
 	if !ok {
-		return nil, false, nil
+		return nil, false
 	}
 	// Nobody needs it, and it may hold secrets.
 	c.Config.Env = nil
@@ -118,8 +118,7 @@ func (s *server) newFound(c container.InspectResponse, asked time.Time) (f *foun
 	if f.kind == typeContainer {
 		f.user = s.firstUser(f)
 	}
-	f.item, err = f.encodeItem()
-	return f, true, err
+	return f, true
 }
 
 // firstUser is who the container began as. It is looked up once: what the
