@@ -272,13 +272,6 @@ func firstOn(ctx context.Context, m *backends.Member, refs []string) string {
 	return ""
 }
 
-// texts are the values of a repeated string field.
-func texts(m wire.Message, num protowire.Number) []string {
-	var all []string
-	m.Each(num, func(v wire.Message) bool { all = append(all, string(v)); return true })
-	return all
-}
-
 // pullAgain pulls the image with what this pod's last pull of it brought. An
 // image that neither this pod has pulled nor the node has anywhere is not
 // pulled: its pod may be one that must not.

@@ -1,7 +1,10 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
+	"slices"
+	"sync"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -108,6 +111,7 @@ func (s *Server) pull(ctx context.Context, m *method, frame *backends.Frame) (ba
 	a, err := s.send(ctx, c)
 	if err == nil {
 		s.bringer.credentials.remember(req.At(3, 1, 2), req.At(1, 1), req.Msg(2))
+		s.givenBy.note(req.At(1, 1), place.target.Name())
 	}
 	return a, err
 }
@@ -124,10 +128,14 @@ func (s *Server) futurePlace(sandboxConfig wire.Message) imagePlace {
 }
 
 // imageStatus answers for the runtime of the pod that the request is about.
-// When nothing tells which, a request with annotations, which comes before a
-// pull, is answered by the default; the kubelet's bare look-up of an image's
-// user, which comes when the pod's sandbox is there, is answered from
-// whichever runtime with a sandbox has the image.
+// When nothing tells which, there are two kinds. A request with annotations
+// comes before a pull, which would go to the default: it is answered by the
+// default, and in a migration by its target too, since a pod of the default
+// may go there and a container's image is brought to whichever lacks it. The
+// kubelet's bare look-up of an image's user comes when the pod's sandbox is
+// there, before each container: it is answered from whichever runtime with a
+// sandbox has the image, the one that gave it last first. To be told that
+// there is none would have the kubelet run the container as root.
 func (s *Server) imageStatus(ctx context.Context, m *method, frame *backends.Frame) (backends.Answer, error) {
 	req := wire.Message(frame.Bytes())
 	spec := req.Msg(1)
@@ -135,30 +143,64 @@ func (s *Server) imageStatus(ctx context.Context, m *method, frame *backends.Fra
 	if err != nil {
 		return backends.Answer{}, err
 	}
-	if place.target == nil && spec.Has(2) {
-		place.target = s.defaultBackend()
+	switch {
+	case place.target != nil:
+		return s.imageStatusOf(ctx, m, frame, place)
+	case spec.Has(2):
+		return s.firstWithImage(ctx, m, frame, s.defaultsPods())
 	}
-	if place.target != nil {
-		front := spec.String(imageHandler)
-		a, err := read(ctx, place.target, m.full, replaced(frame, handlerIn(req, place.backendHandler, 1, imageHandler)))
-		if err == nil && front != "" {
-			a.Body = rewritten(a.Body, withFront(front, 1, 7, imageHandler))
-		}
+	return s.firstWithImage(ctx, m, frame, s.withSandboxes(s.givenBy.of(spec.String(1))))
+}
+
+// imageStatusOf asks the runtime of the image's pod.
+func (s *Server) imageStatusOf(ctx context.Context, m *method, frame *backends.Frame, place imagePlace) (backends.Answer, error) {
+	req := wire.Message(frame.Bytes())
+	front := req.At(1, imageHandler)
+	a, err := read(ctx, place.target, m.full, replaced(frame, handlerIn(req, place.backendHandler, 1, imageHandler)))
+	if err != nil {
 		return a, err
 	}
-	parts := ask(ctx, s.withSandboxes(), m.full, frame)
-	for _, p := range parts {
-		if p.err == nil && wire.Message(p.ans.Body.Bytes()).Has(1) {
-			return p.ans, nil
+	if wire.Message(a.Body.Bytes()).Has(1) {
+		s.givenBy.note(req.At(1, 1), place.target.Name())
+	}
+	if front != "" {
+		a.Body = rewritten(a.Body, withFront(front, 1, imageSpec, imageHandler))
+	}
+	return a, nil
+}
+
+// firstWithImage answers from the first of the members that has the image, and
+// from the first of all where none has.
+func (s *Server) firstWithImage(ctx context.Context, m *method, frame *backends.Frame, members []*backends.Member) (backends.Answer, error) {
+	parts := ask(ctx, members, m.full, frame)
+	for i := range parts {
+		p := &parts[i]
+		if p.err != nil || !wire.Message(p.ans.Body.Bytes()).Has(1) {
+			continue
 		}
+		if own := wire.Message(p.ans.Body.Bytes()).At(1, imageSpec, imageHandler); own != "" {
+			p.ans.Body = rewritten(p.ans.Body, withFront(s.frontHandler(p.member.Name(), own), 1, imageSpec, imageHandler))
+		}
+		return p.ans, nil
 	}
 	return parts[0].ans, parts[0].err
 }
 
-// withSandboxes returns the default and the members that have sandboxes. Those
-// that have none are not asked: a client that pulls what is not there, and
-// whose pull goes to the default, must not be told of an image elsewhere.
-func (s *Server) withSandboxes() []*backends.Member {
+// defaultsPods are the members that a pod without a RuntimeClass may be put
+// on, the default first.
+func (s *Server) defaultsPods() []*backends.Member {
+	list := []*backends.Member{s.defaultBackend()}
+	if m := s.config.Migration; m.To != "" && m.Percent > 0 {
+		list = append(list, s.set.Get(m.To))
+	}
+	return list
+}
+
+// withSandboxes returns the default and the members that have sandboxes, the
+// one named first. Those that have none are not asked: a client that pulls
+// what is not there, and whose pull goes to the default, must not be told of
+// an image elsewhere.
+func (s *Server) withSandboxes(first string) []*backends.Member {
 	all := s.defaultFirst()
 	some := all[:1]
 	s.log.View(func(st *store.State) {
@@ -168,7 +210,17 @@ func (s *Server) withSandboxes() []*backends.Member {
 			}
 		}
 	})
+	slices.SortStableFunc(some, func(a, b *backends.Member) int {
+		return cmp.Compare(btoi(b.Name() == first), btoi(a.Name() == first))
+	})
 	return some
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // defaultFirst returns all members, the default at the head.
@@ -183,43 +235,27 @@ func (s *Server) defaultFirst() []*backends.Member {
 	return list
 }
 
-// removeImage removes an image from the runtime that the request names, and
-// otherwise from each that has it: the kubelet, which sees one list of
-// images, does not say where.
-func (s *Server) removeImage(ctx context.Context, m *method, frame *backends.Frame) (backends.Answer, error) {
-	req := wire.Message(frame.Bytes())
-	if h := req.Msg(1).String(imageHandler); h != "" {
-		place, err := s.placeImage(req.Msg(1), nil)
-		if err != nil {
-			return backends.Answer{}, err
-		}
-		return s.send(ctx, s.removeCall(m, replaced(frame, handlerIn(req, place.backendHandler, 1, imageHandler)), place.target))
-	}
-	members := s.defaultFirst()
-	if len(members) == 1 {
-		return s.send(ctx, s.removeCall(m, frame, members[0]))
-	}
-	having := ask(ctx, members, runtimeapi.ImageService_ImageStatus_FullMethodName, statusRequest(req))
-	ans := backends.Answer{Body: backends.NewFrame(nil)}
-	var firstErr error
-	for _, p := range having {
-		if p.err == nil && !wire.Message(p.ans.Body.Bytes()).Has(1) {
-			continue
-		}
-		a, err := s.send(ctx, s.removeCall(m, frame, p.member))
-		if err != nil && firstErr == nil {
-			ans, firstErr = a, err
-		}
-	}
-	return ans, firstErr
+// givenKept bounds what is remembered of images.
+const givenKept = 1024
+
+// givenBy remembers which backend has last given an image to a pod that is
+// known to be its own: two runtimes may have two images by one name.
+type givenBy struct {
+	mu    sync.Mutex
+	byRef map[string]string
 }
 
-func (s *Server) removeCall(m *method, frame *backends.Frame, target *backends.Member) *call {
-	image := wire.Message(frame.Bytes()).Msg(1).String(1)
-	return &call{method: m, frame: frame, target: target, intent: &eventpb.Intent{Method: m.name, Image: valid(image)}}
+func (g *givenBy) note(ref, backend string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.byRef == nil || len(g.byRef) >= givenKept {
+		g.byRef = make(map[string]string)
+	}
+	g.byRef[ref] = backend
 }
 
-// statusRequest asks for the status of the image of a RemoveImageRequest.
-func statusRequest(req wire.Message) *backends.Frame {
-	return backends.NewFrame(wire.AppendItem(nil, 1, req.Msg(1)))
+func (g *givenBy) of(ref string) string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.byRef[ref]
 }

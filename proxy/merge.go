@@ -77,11 +77,16 @@ func (s *Server) merge(full string, req wire.Message, parts []part) (backends.An
 	case runtimeapi.RuntimeService_ListContainers_FullMethodName:
 		return s.mergeWhole(parts, s.containerItem, func(backend string) ([]byte, error) { return s.lastContainers(backend, req.Msg(1)) })
 	case runtimeapi.ImageService_ListImages_FullMethodName:
+		for i := range parts {
+			s.imageHandlers(&parts[i])
+		}
 		return mergeAnswered(parts, mergeImages)
 	case runtimeapi.ImageService_ImageFsInfo_FullMethodName:
-		return mergeAnswered(parts, mergeFsInfo)
+		return mergeAnswered(parts, mergeFsInfo(diskFullness))
 	case runtimeapi.RuntimeService_ListMetricDescriptors_FullMethodName:
-		return mergeAnswered(parts, mergeDescriptors)
+		return s.mergeDescriptors(parts)
+	case runtimeapi.RuntimeService_ListPodSandboxMetrics_FullMethodName:
+		return s.mergeMetrics(parts)
 	}
 	return mergeAnswered(parts, concat)
 }
@@ -166,20 +171,4 @@ func whole(f *backends.Frame, parts []part) (backends.Answer, error) {
 
 func concat(frames []*backends.Frame) (*backends.Frame, error) {
 	return backends.Concat(frames...), nil
-}
-
-// mergeDescriptors is the union by name.
-func mergeDescriptors(frames []*backends.Frame) (*backends.Frame, error) {
-	seen := make(map[string]bool)
-	var out []byte
-	for _, f := range frames {
-		wire.Message(f.Bytes()).Each(1, func(d wire.Message) bool {
-			if name := d.String(1); !seen[name] {
-				seen[name] = true
-				out = wire.AppendItem(out, 1, d)
-			}
-			return true
-		})
-	}
-	return backends.NewFrame(out), nil
 }

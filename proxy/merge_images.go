@@ -1,78 +1,109 @@
 package proxy
 
 import (
-	"cmp"
 	"slices"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
-	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/crimux/crimux/backends"
+	"github.com/crimux/crimux/proxy/wire"
+	"github.com/crimux/crimux/store"
+)
+
+// Fields of an Image.
+const (
+	imageID      protowire.Number = 1
+	imageTags    protowire.Number = 2
+	imageDigests protowire.Number = 3
+	imageSize    protowire.Number = 4
+	imageSpec    protowire.Number = 7
+	imagePinned  protowire.Number = 8
 )
 
 // mergeImages makes one list without duplicate ids, which the kubelet keys
-// its image garbage collection by: names are united, and an image that is
-// pinned anywhere is pinned.
+// its image garbage collection by: names are united, an image that is pinned
+// anywhere is pinned, and it takes up what all its copies do. Nothing else of
+// an image is looked at, and a list without duplicates is not even copied.
 func mergeImages(frames []*backends.Frame) (*backends.Frame, error) {
-	byID := make(map[string]*runtimeapi.Image)
-	merged := new(runtimeapi.ListImagesResponse)
+	seen := make(map[string]int) // id to place in images
+	var images []wire.Message
+	united := false
 	for _, f := range frames {
-		list := new(runtimeapi.ListImagesResponse)
-		if err := proto.Unmarshal(f.Bytes(), list); err != nil {
-			return nil, status.Errorf(codes.Internal, "decode a list of images: %v", err)
-		}
-		for _, img := range list.Images {
-			have := byID[img.Id]
-			if have == nil {
-				byID[img.Id] = img
-				merged.Images = append(merged.Images, img)
-				continue
+		wire.Message(f.Bytes()).Each(1, func(img wire.Message) bool {
+			id := img.String(imageID)
+			at, twice := seen[id]
+			if !twice {
+				seen[id] = len(images)
+				images = append(images, img)
+				return true
 			}
-			have.RepoTags = union(have.RepoTags, img.RepoTags)
-			have.RepoDigests = union(have.RepoDigests, img.RepoDigests)
-			have.Pinned = have.Pinned || img.Pinned
-			have.Size += img.Size
-		}
+			united = true
+			images[at] = unite(images[at], img)
+			return true
+		})
 	}
-	return encoded(merged)
+	if !united {
+		return backends.Concat(frames...), nil
+	}
+	var out []byte
+	for _, img := range images {
+		out = wire.AppendItem(out, 1, img)
+	}
+	return backends.NewFrame(out), nil
 }
 
-func union(a, b []string) []string {
-	for _, v := range b {
-		if !slices.Contains(a, v) {
-			a = append(a, v)
+// unite adds to an image what another runtime says of it. Of a field that
+// occurs twice the last occurrence counts.
+func unite(a, b wire.Message) wire.Message {
+	out := slices.Clone(a)
+	for _, num := range []protowire.Number{imageTags, imageDigests} {
+		have := texts(a, num)
+		for _, name := range texts(b, num) {
+			if !slices.Contains(have, name) {
+				out = wire.AppendItem(out, num, []byte(name))
+			}
 		}
 	}
-	return a
+	out = appendUint(out, imageSize, a.Uint(imageSize)+b.Uint(imageSize))
+	if b.Uint(imagePinned) != 0 {
+		out = appendUint(out, imagePinned, 1)
+	}
+	return out
 }
 
-// mergeFsInfo concatenates the file systems, the one with the most used first:
-// the kubelet looks at the first alone.
-func mergeFsInfo(frames []*backends.Frame) (*backends.Frame, error) {
-	merged := new(runtimeapi.ImageFsInfoResponse)
-	for _, f := range frames {
-		one := new(runtimeapi.ImageFsInfoResponse)
-		if err := proto.Unmarshal(f.Bytes(), one); err != nil {
-			return nil, status.Errorf(codes.Internal, "decode file system information: %v", err)
+func appendUint(b []byte, num protowire.Number, v uint64) []byte {
+	return protowire.AppendVarint(protowire.AppendTag(b, num, protowire.VarintType), v)
+}
+
+// texts are the values of a repeated string field.
+func texts(m wire.Message, num protowire.Number) []string {
+	var all []string
+	m.Each(num, func(v wire.Message) bool { all = append(all, string(v)); return true })
+	return all
+}
+
+// imageHandlers names the handlers that a backend says its images are of as
+// the routes do. Most runtimes say none.
+func (s *Server) imageHandlers(p *part) {
+	if p.err != nil {
+		return
+	}
+	p.ans.Body = s.rewriteItems(p.ans.Body, func(_ *store.State, img wire.Message) wire.Message {
+		own := img.At(imageSpec, imageHandler)
+		if own == "" {
+			return img
 		}
-		merged.ImageFilesystems = append(merged.ImageFilesystems, one.ImageFilesystems...)
-		merged.ContainerFilesystems = append(merged.ContainerFilesystems, one.ContainerFilesystems...)
-	}
-	fuller := func(a, b *runtimeapi.FilesystemUsage) int {
-		return cmp.Compare(b.GetUsedBytes().GetValue(), a.GetUsedBytes().GetValue())
-	}
-	slices.SortStableFunc(merged.ImageFilesystems, fuller)
-	slices.SortStableFunc(merged.ContainerFilesystems, fuller)
-	return encoded(merged)
+		return img.With(s.frontHandler(p.member.Name(), own), imageSpec, imageHandler)
+	})
 }
 
-// encoded is a message of crimux's own making as a frame.
-func encoded(m proto.Message) (*backends.Frame, error) {
-	b, err := proto.Marshal(m)
-	if err != nil {
-		return nil, status.Errorf(codes.Internal, "encode %s: %v", m.ProtoReflect().Descriptor().Name(), err)
+// frontHandler is a handler of the routes that reaches that handler of a
+// backend; "" where none does but being the default.
+func (s *Server) frontHandler(backend, own string) string {
+	for _, front := range s.config.FrontHandlers(backend, own) {
+		if front != "" {
+			return front
+		}
 	}
-	return backends.NewFrame(b), nil
+	return ""
 }

@@ -53,6 +53,9 @@ func (s *Server) routeNew(ctx context.Context, m *method, frame *backends.Frame)
 	if target == nil {
 		return nil, status.Errorf(codes.FailedPrecondition, "%s: backend %q is not in the configuration", m.name, r.Backend)
 	}
+	if err := s.admit(ctx, m, target); err != nil {
+		return nil, err
+	}
 	c := &call{
 		method: m,
 		frame:  replaced(frame, req.With(r.BackendHandler, at.handler)),

@@ -52,6 +52,13 @@ type Server struct {
 	late    late
 	lanes   map[string]*lane
 	bringer bringer
+	givenBy givenBy
+	// attendants keep what answers for the node as a whole need of each
+	// backend; settings is what the kubelet has said to all of them, announced
+	// what it was told of their metrics.
+	attendants map[string]*attendant
+	settings   nodeSettings
+	announced  announced
 	// feeds bring the containers' events of each backend in, events hands
 	// them out.
 	feeds  map[string]*feed
@@ -79,6 +86,10 @@ func New(o Options) (*Server, error) {
 	}
 	s.collector = newCollector(s)
 	s.bringer.credentials = newCredentials()
+	s.attendants = make(map[string]*attendant, len(s.set.All()))
+	for _, m := range s.set.All() {
+		s.attendants[m.Name()] = newAttendant(s, m)
+	}
 	if err := s.checkBackends(); err != nil {
 		return nil, err
 	}
@@ -86,7 +97,10 @@ func New(o Options) (*Server, error) {
 	if err := s.recordStart(); err != nil {
 		return nil, fmt.Errorf("record the start of this run: %w", err)
 	}
-	s.set.OnChange(s.healthChanged)
+	s.set.OnChange(func(m *backends.Member, h backends.Health) {
+		s.healthChanged(m, h)
+		s.attendants[m.Name()].healthChanged(h)
+	})
 	s.hearNotices()
 	s.grpc = grpc.NewServer(
 		grpc.ForceServerCodecV2(backends.NewCodec()),
@@ -111,6 +125,7 @@ func (s *Server) Run(ctx context.Context) error {
 	defer wg.Wait()
 	for _, m := range s.set.All() {
 		wg.Go(func() { s.watch(ctx, m) })
+		wg.Go(func() { s.attendants[m.Name()].run(ctx) })
 		wg.Go(func() { s.feeds[m.Name()].run(ctx) })
 	}
 	wg.Go(func() { s.collector.run(ctx) })
