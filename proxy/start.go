@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -14,7 +15,8 @@ import (
 )
 
 // checkBackends refuses a configuration without a backend that the log knows
-// sandboxes on: they would vanish from the lists while they run.
+// sandboxes on, which would vanish from the lists while they run, or
+// operations that are not finished, whose remains nobody would clean up.
 func (s *Server) checkBackends() error {
 	var err error
 	s.log.View(func(st *store.State) {
@@ -24,14 +26,28 @@ func (s *Server) checkBackends() error {
 				names = append(names, sb.GetBackend())
 			}
 		}
+		for op := range st.Operations() {
+			if b := op.GetBackend(); b != "" && s.set.Get(b) == nil && !slices.Contains(names, b) {
+				names = append(names, b)
+			}
+		}
 		slices.Sort(names)
 		for _, name := range names {
-			n, one := stillThere(st, name)
-			err = fmt.Errorf("the configuration lacks backend %q, which still has %d pod sandboxes, such as %s of %s/%s: put it back, or remove these pods first",
-				name, n, one.GetId(), one.GetPod().GetNamespace(), one.GetPod().GetName())
+			err = errors.Join(err, lacking(st, name))
 		}
 	})
 	return err
+}
+
+// lacking says what a backend that the configuration lacks still has.
+func lacking(st *store.State, name string) error {
+	n, one := stillThere(st, name)
+	has := "operations that were never finished"
+	if n > 0 {
+		has = fmt.Sprintf("%d pod sandboxes, such as %s of %s/%s", n, one.GetId(), one.GetPod().GetNamespace(), one.GetPod().GetName())
+	}
+	return fmt.Errorf("the configuration lacks backend %q, which still has %s: put it back and remove what it has, "+
+		"or if it will never come back, run: crimux forget %s", name, has, name)
 }
 
 // recordStart records this run, and the policy where it has changed.

@@ -114,7 +114,7 @@ func (n *node) daemon() (l *store.Log, stop func()) {
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	server := admin.NewServer(l)
+	server := admin.NewServer(l, fakeForgetter{l})
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	stopped := false

@@ -72,7 +72,7 @@ func newRoot() *cobra.Command {
 	}
 	root.PersistentFlags().String("config", defaultConfig, "configuration file")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newServe(), newEvents(), newState(), newTimeline(), newVerify(), newConfig())
+	root.AddCommand(newServe(), newEvents(), newState(), newTimeline(), newVerify(), newForget(), newConfig())
 	return root
 }
 

@@ -98,7 +98,7 @@ func (d *daemon) open(cfg *policy.Config, logger *slog.Logger) (err error) {
 	d.server, err = proxy.New(proxy.Options{
 		Config: cfg, Backends: d.set, Log: d.log, Version: buildVersion(), Logger: logger,
 	})
-	d.admin = admin.NewServer(d.log)
+	d.admin = admin.NewServer(d.log, d.server)
 	return err
 }
 

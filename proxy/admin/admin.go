@@ -11,6 +11,12 @@
 // bytes of length (both big-endian) and the stored value. With follow the
 // answer does not end: what is appended later is sent as it comes.
 //
+//	POST /v1/forget[?dry=true]
+//
+// gives up what will never come back: the body is an Event of kind Forgotten
+// with its backend, in protobuf's JSON form. The answer is 204, or 409 with
+// the reason why not, which with dry is all there is to it.
+//
 // Beside it, /debug/pprof/ is that of net/http/pprof, for whoever wonders
 // what a daemon spends its time or memory on.
 package admin
@@ -18,16 +24,27 @@ package admin
 import (
 	"context"
 	"encoding/binary"
+	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/http/pprof"
 	"strconv"
 	"time"
 
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+
 	"github.com/crimux/crimux/store"
+	"github.com/crimux/crimux/store/eventpb"
 )
 
-const recordsPath = "/v1/records"
+const (
+	recordsPath = "/v1/records"
+	forgetPath  = "/v1/forget"
+	// maxForget bounds what is read of a request to forget.
+	maxForget = 4 << 20
+)
 
 // Log is the part of store.Log that is served.
 type Log interface {
@@ -35,17 +52,24 @@ type Log interface {
 	Changed(after uint64) <-chan struct{}
 }
 
-// Server serves a log on the admin socket.
-type Server struct {
-	log  Log
-	http *http.Server
+// Forgetter is the part of proxy.Server that is served.
+type Forgetter interface {
+	Forget(ctx context.Context, backend string, f *eventpb.Forgotten, dry bool) error
 }
 
-// NewServer returns a server of log.
-func NewServer(log Log) *Server {
-	s := &Server{log: log}
+// Server serves a log on the admin socket.
+type Server struct {
+	log       Log
+	forgetter Forgetter
+	http      *http.Server
+}
+
+// NewServer returns a server of log, and of what forgets.
+func NewServer(log Log, f Forgetter) *Server {
+	s := &Server{log: log, forgetter: f}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+recordsPath, s.records)
+	mux.HandleFunc("POST "+forgetPath, s.forget)
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
@@ -104,6 +128,29 @@ func (s *Server) send(ctx context.Context, w http.ResponseWriter, from uint64, f
 			return nil
 		}
 	}
+}
+
+// forget answers with a conflict where it is refused: whoever asked is told
+// why and what to do.
+func (s *Server) forget(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxForget))
+	e := new(eventpb.Event)
+	if err == nil {
+		err = protojson.Unmarshal(body, e)
+	}
+	if err == nil && (e.GetBackend() == "" || e.GetForgotten() == nil) {
+		err = errors.New("it names no backend, or nothing to forget")
+	}
+	if err != nil {
+		http.Error(w, "what to forget: "+err.Error(), http.StatusBadRequest)
+		return
+	}
+	err = s.forgetter.Forget(r.Context(), e.GetBackend(), e.GetForgotten(), r.FormValue("dry") == "true")
+	if err != nil {
+		http.Error(w, status.Convert(err).Message(), http.StatusConflict)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
 }
 
 // header is the length of what precedes each value.

@@ -6,7 +6,11 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/crimux/crimux/store"
 	"github.com/crimux/crimux/store/eventpb"
@@ -27,7 +31,7 @@ func served(t *testing.T, n int) (*store.Log, *Client) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := NewServer(log)
+	s := NewServer(log, forgets{log})
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	t.Cleanup(func() {
@@ -44,6 +48,44 @@ func served(t *testing.T, n int) (*store.Log, *Client) {
 	}
 	t.Cleanup(func() { c.Close() })
 	return log, c
+}
+
+// forgets forgets what is not on the backend "up".
+type forgets struct{ log *store.Log }
+
+func (f forgets) Forget(ctx context.Context, backend string, what *eventpb.Forgotten, dry bool) error {
+	if backend == "up" {
+		return status.Error(codes.FailedPrecondition, "it is available")
+	}
+	if dry {
+		return nil
+	}
+	_, err := f.log.Append(&eventpb.Event{Backend: backend, Kind: &eventpb.Event_Forgotten{Forgotten: what}}).Wait(ctx)
+	return err
+}
+
+func TestForget(t *testing.T) {
+	log, c := served(t, 1)
+	what := &eventpb.Forgotten{Whole: true, SandboxIds: []string{"a", "b"}}
+	if err := c.Forget(t.Context(), "up", what, false); err == nil || err.Error() != "it is available" {
+		t.Errorf("a refusal comes as %v", err)
+	}
+	if err := c.Forget(t.Context(), "gone", what, true); err != nil || log.Last() != 1 {
+		t.Errorf("only asking: %v, and the log ends at %d", err, log.Last())
+	}
+	if err := c.Forget(t.Context(), "gone", what, false); err != nil || log.Last() != 2 {
+		t.Errorf("forgetting: %v, and the log ends at %d", err, log.Last())
+	}
+	for _, bad := range []string{"", "{", `{"backend": "x"}`, `{"forgotten": {}}`} {
+		resp, err := c.http.Post("http://crimux"+forgetPath, "application/json", strings.NewReader(bad))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != 400 {
+			t.Errorf("%q gets %s", bad, resp.Status)
+		}
+	}
 }
 
 func add(t *testing.T, log *store.Log) {

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -10,8 +11,12 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
+
+	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/crimux/crimux/store"
+	"github.com/crimux/crimux/store/eventpb"
 )
 
 // maxRecord bounds what a client believes of a record's length.
@@ -54,6 +59,36 @@ func (c *Client) Follow(ctx context.Context, from uint64, fn func(store.Record) 
 	}
 	return err
 }
+
+// Forget has the daemon give up what will never come back. With dry it only
+// tells whether the daemon would; a refusal is an error in its words.
+func (c *Client) Forget(ctx context.Context, backend string, f *eventpb.Forgotten, dry bool) error {
+	body, err := protojson.Marshal(&eventpb.Event{Backend: backend, Kind: &eventpb.Event_Forgotten{Forgotten: f}})
+	if err != nil {
+		return err
+	}
+	url := "http://crimux" + forgetPath + "?dry=" + strconv.FormatBool(dry)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return fmt.Errorf("ask the daemon: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusNoContent {
+		return nil
+	}
+	words, err := io.ReadAll(io.LimitReader(resp.Body, maxWords))
+	if err != nil {
+		return fmt.Errorf("read the daemon's answer: %w", err)
+	}
+	return errors.New(strings.TrimSpace(string(words)))
+}
+
+// maxWords bounds an error message of the daemon's.
+const maxWords = 1 << 16
 
 // Close lets go of the connection.
 func (c *Client) Close() error {

@@ -20,6 +20,8 @@ type object struct {
 	sandbox *eventpb.Sandbox
 	ctr     *eventpb.Container
 	gone    bool
+	// forgotten is set where the operator gave it up.
+	forgotten bool
 }
 
 // objectsOf returns what an event is about: nothing, one object, or for an
@@ -44,6 +46,8 @@ func objectsOf(before *store.State, e *eventpb.Event) []object {
 		return []object{byID(before, "", k.Probed.GetContainerId())}
 	case *eventpb.Event_Noticed:
 		return []object{byID(before, k.Noticed.GetSandboxId(), k.Noticed.GetContainerId())}
+	case *eventpb.Event_Forgotten:
+		return ofForgotten(before, k.Forgotten)
 	}
 	return nil
 }
@@ -120,6 +124,17 @@ func ofObserved(before *store.State, obs *eventpb.Observed) []object {
 	for _, id := range obs.GetGoneSandboxes() {
 		o := byID(before, id, "")
 		o.gone = true
+		all = append(all, o)
+	}
+	return all
+}
+
+// ofForgotten are the sandboxes that were given up.
+func ofForgotten(before *store.State, f *eventpb.Forgotten) []object {
+	var all []object
+	for _, id := range f.GetSandboxIds() {
+		o := byID(before, id, "")
+		o.forgotten = true
 		all = append(all, o)
 	}
 	return all

@@ -108,9 +108,20 @@ func noticedWords(n *eventpb.Noticed) string {
 	return words
 }
 
+// forgottenWords says what the operator gave up.
+func forgottenWords(f *eventpb.Forgotten) string {
+	if f.GetWhole() {
+		return "given up by the operator: the backend and " + count(len(f.GetSandboxIds()), "sandbox")
+	}
+	return "given up by the operator: " + count(len(f.GetSandboxIds()), "sandbox")
+}
+
 func count(n int, what string) string {
 	if n == 1 {
 		return "1 " + what
+	}
+	if strings.HasSuffix(what, "x") {
+		what += "e"
 	}
 	return fmt.Sprintf("%d %ss", n, what)
 }

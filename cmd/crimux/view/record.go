@@ -27,6 +27,7 @@ type Record struct {
 	Code        string          `json:"code,omitempty"`
 	Message     string          `json:"message,omitempty"`
 	DurationMs  *float64        `json:"durationMs,omitempty"`
+	MinReader   uint32          `json:"minReader,omitempty"`
 	Detail      json.RawMessage `json:"detail"`
 }
 
@@ -42,7 +43,8 @@ type Pod struct {
 const RecordHelp = `  seq          position in the log, 1, 2, 3, … without gaps
   time         when it was recorded, RFC 3339 in UTC with nanoseconds
   kind         started, stopped, intent, step, outcome, observed, health,
-               policy, called or probed; unknown when a newer crimux wrote it
+               policy, called, probed, noticed or forgotten; unknown when a
+               newer crimux wrote it
   op           operation that an intent, its steps and its outcome belong to
   backend      backend concerned
   method       CRI method of the operation or call
@@ -52,13 +54,14 @@ const RecordHelp = `  seq          position in the log, 1, 2, 3, … without gap
   code         gRPC code by name: OK, NotFound, …
   message      error message of an outcome, or why a backend is down
   durationMs   milliseconds that the operation or call took
+  minReader    oldest schema that can fold the event, where not any can
   detail       the rest: the kind's message of store/eventpb/event.proto in
                protobuf's JSON form (64 bit numbers are strings, what is zero
                is left out), without the data of steps`
 
 // NewRecord returns the record of an event that came after the state before.
 func NewRecord(before *store.State, e *eventpb.Event) (Record, error) {
-	r := Record{Seq: e.GetSeq(), Time: Exact(time.Unix(0, e.GetTime())), Op: e.GetOp(), Backend: e.GetBackend()}
+	r := Record{Seq: e.GetSeq(), Time: Exact(time.Unix(0, e.GetTime())), Op: e.GetOp(), Backend: e.GetBackend(), MinReader: e.GetMinReader()}
 	r.Method = before.Operation(e.GetOp()).GetIntent().GetMethod()
 	r.of(objectsOf(before, e))
 	var message proto.Message
@@ -93,6 +96,8 @@ func NewRecord(before *store.State, e *eventpb.Event) (Record, error) {
 	case *eventpb.Event_Noticed:
 		r.Kind, message = "noticed", k.Noticed
 		r.Message = k.Noticed.GetMessage()
+	case *eventpb.Event_Forgotten:
+		r.Kind, message = "forgotten", k.Forgotten
 	default:
 		r.Kind, message = "unknown", (*eventpb.Started)(nil)
 	}

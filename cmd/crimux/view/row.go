@@ -68,6 +68,8 @@ func (rs *Rows) Row(before *store.State, e *eventpb.Event, sel Selector) Row {
 	case *eventpb.Event_Noticed:
 		r.Event, r.Failed = "Noticed", true
 		r.Detail = join(": ", noticedWords(k.Noticed), o.name())
+	case *eventpb.Event_Forgotten:
+		r.Event, r.Failed, r.Detail = "Forgotten", true, forgottenWords(k.Forgotten)
 	default:
 		r.Event, r.Detail = "Unknown", "written by a newer crimux"
 	}

@@ -33,7 +33,8 @@ type Line struct {
 	End  uint64    `json:"endSeq,omitempty"`
 	Time time.Time `json:"time"`
 	Op   string    `json:"op,omitempty"`
-	// Event is the method, or Route, Observed, Noticed, Health or Started.
+	// Event is the method, or Route, Observed, Noticed, Health, Started or
+	// Forgotten.
 	Event       string `json:"event"`
 	Backend     string `json:"backend,omitempty"`
 	SandboxID   string `json:"sandboxId,omitempty"`
@@ -67,7 +68,8 @@ const StoryHelp = `  namespace, name, uid
   lines        what happened, in order:
     seq, endSeq  first and last event; no endSeq where there is no outcome
     time         when it began, RFC 3339
-    event        CRI method, or Route, Observed, Noticed, Health or Started
+    event        CRI method, or Route, Observed, Noticed, Health, Started or
+                 Forgotten
     op, backend, sandboxId, containerId, container (its name), code, durationMs
     steps        [{seq, name, id}], effects within the operation
     result       what came of it, in words

@@ -33,6 +33,8 @@ func (s *script) add(op, backend string, kind any) *script {
 		e.Kind = &eventpb.Event_Probed{Probed: k}
 	case *eventpb.Noticed:
 		e.Kind = &eventpb.Event_Noticed{Noticed: k}
+	case *eventpb.Forgotten:
+		e.Kind = &eventpb.Event_Forgotten{Forgotten: k}
 	}
 	s.events = append(s.events, e)
 	return s
@@ -175,6 +177,18 @@ func TestStories(t *testing.T) {
 				"RunPodSandbox OK: sandbox aa",
 				"Observed container app EXITED, found, exit 0 (Completed), seen on lookup",
 				"Noticed log.gap: lost (3 times): container app",
+			},
+		},
+		"the backend was given up": {
+			new(script).
+				pod("docker", "web", "u", "aa").
+				pod("docker", "other", "v", "bb").
+				add("", "docker", &eventpb.Health{Error: "gone"}).
+				add("", "docker", &eventpb.Forgotten{Whole: true, SandboxIds: []string{"aa", "bb"}}),
+			[]string{
+				"RunPodSandbox OK: sandbox aa",
+				"Health backend down: gone",
+				"Forgotten given up by the operator: sandbox aa",
 			},
 		},
 		"recovery finds what is left": {

@@ -33,6 +33,9 @@ func (t *Teller) tell(s *Story, o object, before *store.State, e *eventpb.Event)
 	case *eventpb.Event_Noticed:
 		l := s.add(e, "Noticed", o)
 		l.Failed, l.Result = true, join(": ", noticedWords(k.Noticed), o.name())
+	case *eventpb.Event_Forgotten:
+		l := s.add(e, "Forgotten", o)
+		l.Failed, l.Result = true, join(": ", "given up by the operator", o.name())
 	}
 }
 
