@@ -174,7 +174,9 @@ func TestHungLogDiskDelaysOnlyItsLog(t *testing.T) {
 	n := start(t, node.Options{NoContainerd: true})
 	healthy := runPrinter(t, n, "healthy", logs(t), countsOn)
 	stuck := runPrinter(t, n, "stuck", disk, countsOn)
+	gone := runPrinter(t, n, "gone", disk, countsOn)
 	stuck.grows()
+	gone.grows()
 	thaw := freeze(t, disk)
 	size := stuck.size()
 	stuck.tell("burst")
@@ -188,6 +190,11 @@ func TestHungLogDiskDelaysOnlyItsLog(t *testing.T) {
 		return err
 	})
 	answersFast(t, n, stuck, healthy)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := n.RemovePod(ctx, gone.Sandbox); err != nil {
+		t.Errorf("a pod whose log hangs: %v", err)
+	}
 	if stuck.size() != size {
 		t.Error("the frozen disk was written to")
 	}

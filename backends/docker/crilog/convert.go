@@ -85,9 +85,15 @@ func (m *Manager) Convert(ctx context.Context, f File) error {
 
 // RemoveLink removes what another shim, or an interrupted [Manager.Convert],
 // has left of a container's log. A file in the CRI's format is the kubelet's,
-// and stays.
+// and stays. Where there is nothing to remove, it only looks: a disk that
+// cannot be written to then holds nobody up.
 func RemoveLink(target string) error {
-	if err := os.Remove(unfinished(target)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	made := unfinished(target)
+	_, err := os.Lstat(made)
+	if err == nil {
+		err = os.Remove(made)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove the link to the log: %w", err)
 	}
 	return dropLink(target)

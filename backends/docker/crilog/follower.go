@@ -14,6 +14,8 @@ const (
 	// rest is how long a source is let alone when all of it was copied. The
 	// Engine writes record by record: to look at each costs more than it does.
 	rest = 10 * time.Millisecond
+	// often is how soon after another change one must come to be worth a rest.
+	often = 10 * rest
 	// busyAfter is after how many rests in a row that had a change in them a
 	// source is looked at after each rest and no longer watched: the kernel
 	// tells of each record, and to hear of it costs more than to look.
@@ -42,9 +44,10 @@ type follower struct {
 	ending  bool      // when all is copied
 	failing bool
 
-	busy      int  // rests with a change in them
-	unwatched bool // since it is busy
-	calm      int  // looks in vain since then
+	last      time.Time // when something was copied
+	busy      int       // rests with a change in them
+	unwatched bool      // since it is busy
+	calm      int       // looks in vain since then
 }
 
 // request is what somebody waits for.
@@ -146,7 +149,7 @@ func (f *follower) idle(copied bool) {
 		// The next look finds what came before it was watched.
 		f.unwatched, f.calm, f.busy = false, 0, 0
 		f.watchAgain()
-	case copied && !f.wait(rest, nil):
+	case copied && f.oftenNow() && !f.wait(rest, nil):
 		// Asked for something.
 	case copied && f.woken():
 		if f.busy++; f.busy == busyAfter {
@@ -157,6 +160,15 @@ func (f *follower) idle(copied bool) {
 		f.busy = 0
 		f.wait(f.poll, f.wake)
 	}
+}
+
+// oftenNow reports whether what was copied now came soon after what was copied
+// before.
+func (f *follower) oftenNow() bool {
+	now := time.Now()
+	soon := now.Sub(f.last) < often
+	f.last = now
+	return soon
 }
 
 // watchAgain watches the source, or has it looked at more often where that
