@@ -48,21 +48,14 @@ func Fold(events iter.Seq2[*eventpb.Event, error]) (*State, error) {
 // ErrRefused; the state is then as before. Steps and outcomes of operations
 // that are not open, intents without one and events of an unknown kind have no
 // effect, but for what an outcome says was found.
-//
-// A Compacted in place of events makes the state [State.Partial]. A Snapshot
-// ends that: the state becomes the one in it. Where the state is not partial,
-// a snapshot that is not equal to it is ErrRefused.
 func (s *State) Apply(e *eventpb.Event) error {
-	if snap := e.GetSnapshot(); snap != nil {
-		return s.meet(e, snap.GetState())
-	}
 	if e.GetSeq() <= s.seq {
 		return fmt.Errorf("event %d: %w: the state is at event %d", e.GetSeq(), ErrRefused, s.seq)
 	}
 	if e.GetMinReader() > Schema {
 		return fmt.Errorf("event %d: %w: it needs schema %d, known is %d", e.GetSeq(), ErrNewer, e.GetMinReader(), Schema)
 	}
-	if e.GetIntent() != nil && s.operations[e.GetOp()] != nil && !s.partial {
+	if e.GetIntent() != nil && s.operations[e.GetOp()] != nil {
 		return fmt.Errorf("event %d: %w: operation %s is open already", e.GetSeq(), ErrRefused, e.GetOp())
 	}
 	s.apply(e)
@@ -89,8 +82,6 @@ func (s *State) apply(e *eventpb.Event) {
 		s.policy = k.Policy
 	case *eventpb.Event_Forgotten:
 		s.forgotten(e, k.Forgotten)
-	case *eventpb.Event_Compacted:
-		s.partial = true
 	}
 }
 
