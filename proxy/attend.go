@@ -8,6 +8,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/crimux/crimux/backends"
+	"github.com/crimux/crimux/proxy/wire"
 )
 
 const (
@@ -38,9 +39,9 @@ type attendant struct {
 	learned bool
 	// status is the last one that it gave, nil before.
 	status *runtimeapi.StatusResponse
-	// labels are its metrics' label keys by the metric's name, nil where they
-	// have to be asked for.
-	labels map[string][]string
+	// descriptors are those of its metrics, nil where they have to be asked
+	// for.
+	descriptors []wire.Message
 	// told is the number of the last runtime config that it took.
 	told uint64
 }
@@ -56,7 +57,7 @@ func (t *attendant) healthChanged(h backends.Health) {
 		return
 	}
 	t.mu.Lock()
-	t.learned, t.labels, t.told = false, nil, 0
+	t.learned, t.descriptors, t.told = false, nil, 0
 	t.mu.Unlock()
 	t.wake()
 }

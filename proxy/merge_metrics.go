@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"slices"
 	"sync"
@@ -50,47 +51,62 @@ func (a *announced) set(keys map[string][]string) {
 	a.keys = keys
 }
 
-// labelKeys are the label keys of a list of descriptors by metric.
-func labelKeys(list wire.Message) map[string][]string {
-	keys := make(map[string][]string)
+// descriptorsOf takes a list of descriptors apart. They are copies: what they
+// came in goes back to where it came from.
+func descriptorsOf(list wire.Message) []wire.Message {
+	all := []wire.Message{}
 	list.Each(1, func(d wire.Message) bool {
-		keys[d.String(descriptorName)] = texts(d, descriptorLabels)
+		all = append(all, bytes.Clone(d))
 		return true
 	})
+	return all
+}
+
+// labelKeys are the label keys of descriptors by metric.
+func labelKeys(all []wire.Message) map[string][]string {
+	keys := make(map[string][]string, len(all))
+	for _, d := range all {
+		keys[d.String(descriptorName)] = texts(d, descriptorLabels)
+	}
 	return keys
 }
 
 // mergeDescriptors is the union by name, and of the label keys of each name.
 // For a backend that does not answer, what it gave before counts.
 func (s *Server) mergeDescriptors(parts []part) (backends.Answer, error) {
+	if len(s.set.All()) == 1 {
+		return mergeAnswered(parts, concat)
+	}
+	answered := false
 	for _, p := range parts {
 		if p.err == nil {
-			s.attendants[p.member.Name()].setLabels(labelKeys(p.ans.Body.Bytes()))
+			answered = true
+			s.attendants[p.member.Name()].setDescriptors(descriptorsOf(p.ans.Body.Bytes()))
 		}
+	}
+	if !answered {
+		return mergeAnswered(parts, concat)
 	}
 	union := s.unitedLabels()
 	s.announced.set(union)
-	return mergeAnswered(parts, func(frames []*backends.Frame) (*backends.Frame, error) {
-		done := make(map[string]bool)
-		var out []byte
-		for _, f := range frames {
-			wire.Message(f.Bytes()).Each(1, func(d wire.Message) bool {
-				if name := d.String(descriptorName); !done[name] {
-					done[name] = true
-					out = wire.AppendItem(out, 1, withTexts(d, descriptorLabels, union[name]))
-				}
-				return true
-			})
+	done := make(map[string]bool)
+	var out []byte
+	for _, m := range s.set.All() {
+		for _, d := range s.attendants[m.Name()].knownDescriptors() {
+			if name := d.String(descriptorName); !done[name] {
+				done[name] = true
+				out = wire.AppendItem(out, 1, withTexts(d, descriptorLabels, union[name]))
+			}
 		}
-		return backends.NewFrame(out), nil
-	})
+	}
+	return whole(backends.NewFrame(out), parts)
 }
 
 // unitedLabels unites what is known of all backends, in their order.
 func (s *Server) unitedLabels() map[string][]string {
 	united := make(map[string][]string)
 	for _, m := range s.set.All() {
-		for name, keys := range s.attendants[m.Name()].knownLabels() {
+		for name, keys := range labelKeys(s.attendants[m.Name()].knownDescriptors()) {
 			for _, k := range keys {
 				if !slices.Contains(united[name], k) {
 					united[name] = append(united[name], k)
@@ -120,38 +136,39 @@ func withTexts(m wire.Message, num protowire.Number, values []string) wire.Messa
 	return out
 }
 
-func (t *attendant) setLabels(keys map[string][]string) {
+func (t *attendant) setDescriptors(all []wire.Message) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.labels = keys
+	t.descriptors = all
 }
 
-func (t *attendant) knownLabels() map[string][]string {
+func (t *attendant) knownDescriptors() []wire.Message {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.labels
+	return t.descriptors
 }
 
-// askLabels asks the backend for its descriptors.
-func (t *attendant) askLabels() map[string][]string {
+// askDescriptors asks the backend for its descriptors.
+func (t *attendant) askDescriptors() {
 	// Nobody's call: the answer is for all that follow.
 	ctx, cancel := context.WithTimeout(context.Background(), attendBound)
 	defer cancel()
 	a, err := read(ctx, t.m, runtimeapi.RuntimeService_ListMetricDescriptors_FullMethodName, backends.NewFrame(nil))
 	if err != nil {
-		return nil
+		return
 	}
 	defer a.Body.Free()
-	keys := labelKeys(a.Body.Bytes())
-	t.setLabels(keys)
-	return keys
+	t.setDescriptors(descriptorsOf(a.Body.Bytes()))
 }
 
 // mergeMetrics lays each backend's values out by the labels as announced.
 func (s *Server) mergeMetrics(parts []part) (backends.Answer, error) {
+	if len(s.set.All()) == 1 {
+		return mergeAnswered(parts, concat)
+	}
 	for _, p := range parts {
-		if t := s.attendants[p.member.Name()]; p.err == nil && t.knownLabels() == nil {
-			t.askLabels()
+		if t := s.attendants[p.member.Name()]; p.err == nil && t.knownDescriptors() == nil {
+			t.askDescriptors()
 		}
 	}
 	want := s.announced.get()
@@ -164,10 +181,11 @@ func (s *Server) mergeMetrics(parts []part) (backends.Answer, error) {
 			continue
 		}
 		t := s.attendants[p.member.Name()]
-		body, ok := laidOut(p.ans.Body, t.knownLabels(), want)
+		body, ok := laidOut(p.ans.Body, labelKeys(t.knownDescriptors()), want)
 		if !ok {
 			// The runtime has other labels than when it was asked.
-			body, _ = laidOut(p.ans.Body, t.askLabels(), want)
+			t.askDescriptors()
+			body, _ = laidOut(p.ans.Body, labelKeys(t.knownDescriptors()), want)
 		}
 		p.ans.Body = body
 	}

@@ -89,6 +89,12 @@ func (s *Server) mergeStatus(list []backendStatus) *runtimeapi.StatusResponse {
 	out.RuntimeHandlers = s.mergeHandlers(list)
 	out.Features = mergeFeatures(list)
 	out.Info = mergeInfo(list)
+	for _, b := range list {
+		if b.name == s.config.Default && b.resp != nil {
+			// What is newer than this version of crimux is the default's.
+			out.ProtoReflect().SetUnknown(b.resp.ProtoReflect().GetUnknown())
+		}
+	}
 	return out
 }
 
