@@ -194,11 +194,16 @@ func TestAttach(t *testing.T) {
 func TestAttachTerminal(t *testing.T) {
 	s := serve(t)
 	id := run(t, container.Config{Cmd: []string{"sh"}, OpenStdin: true, Tty: true}, container.HostConfig{})
-	for range 2 { // without stdin_once the container stays, and can be attached to again
+	for _, size := range []string{"33 101", "44 99"} { // without stdin_once the container stays, and can be attached to again
 		a, err := s.Attach(&runtimeapi.AttachRequest{ContainerId: id, Tty: true, Stdin: true, Stdout: true})
 		check(t, err)
 		session := open(t, a.Url, remotecommand.Options{TTY: true, Stdin: true, Stdout: true})
-		_, err = io.WriteString(session.stdin, "echo it-is-`echo so`\n")
+		var rows, columns int
+		_, err = fmt.Sscan(size, &rows, &columns)
+		check(t, err)
+		_, err = fmt.Fprintf(session.resize, `{"Width":%d,"Height":%d}`, columns, rows)
+		check(t, err)
+		_, err = io.WriteString(session.stdin, "until [ \"$(stty size)\" = '"+size+"' ]; do sleep 0.05; done; echo it-is-`echo so`\n")
 		check(t, err)
 		readUntil(t, session.stdout, "it-is-so")
 		check(t, session.conn.Close())

@@ -178,9 +178,9 @@ func (p *printer) grows() {
 // is killed ten times, and the kubelet rotates the log, once with a kill
 // between its two steps. Every line is there once and in its place.
 func TestLogSurvivesKills(t *testing.T) {
-	n := start(t, node.Options{NoContainerd: true})
+	n := startKeeping(t, "4m", 50)
 	// At full speed but for short rests, so that it lasts; at most 2 million
-	// lines, which is below what the Engine keeps.
+	// lines, which is below what the Engine keeps, in many files.
 	p := runPrinter(t, n, "counter", logs(t), `i=0; until [ -e /tell/end ] || [ $i = 400 ]; do seq $((i*5000)) $((i*5000+4999)); i=$((i+1)); sleep 0.04; done; echo end`)
 	for kill := range 10 {
 		p.grows()
@@ -268,9 +268,7 @@ func noticed(t *testing.T, n *node.Node) (all []notice) {
 // TestOutrunLogHasACountedGap: while the daemon is away the container prints
 // more than the Engine keeps. What is lost is told, the rest is there once.
 func TestOutrunLogHasACountedGap(t *testing.T) {
-	n := prepareConfig(t, func(config string) string {
-		return strings.Replace(config, "    type: docker\n", "    type: docker\n    logs: {maxSize: 64k, maxFiles: 2}\n", 1)
-	})
+	n := startKeeping(t, "64k", 2)
 	p := runPrinter(t, n, "outrun", logs(t), `i=0; until [ -e /tell/end ]; do
 		if [ -e /tell/burst ] && [ -z "$done" ]; then done=1; seq $i $((i+49999)); i=$((i+50000)); fi
 		echo $i; i=$((i+1)); sleep 0.02; done; echo end`)
@@ -308,8 +306,9 @@ func TestOutrunLogHasACountedGap(t *testing.T) {
 	})
 }
 
-// prepareConfig starts a node on Docker with another configuration.
-func prepareConfig(t *testing.T, change func(string) string) *node.Node {
+// startKeeping starts a node on Docker, of which the Engine keeps so much of
+// each container's log.
+func startKeeping(t *testing.T, size string, files int) *node.Node {
 	t.Helper()
 	before, err := shared.Footprint(t.Context())
 	if err != nil {
@@ -321,7 +320,9 @@ func prepareConfig(t *testing.T, change func(string) string) *node.Node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(n.ConfigFile, []byte(change(string(b))), 0o600); err != nil {
+	keep := fmt.Sprintf("    type: docker\n    logs: {maxSize: %s, maxFiles: %d}\n", size, files)
+	b = []byte(strings.Replace(string(b), "    type: docker\n", keep, 1))
+	if err := os.WriteFile(n.ConfigFile, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := n.Start(t.Context()); err != nil {
