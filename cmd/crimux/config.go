@@ -22,13 +22,16 @@ func newConfig() *cobra.Command {
 }
 
 func newConfigCheck() *cobra.Command {
-	return &cobra.Command{
+	online := false
+	cmd := &cobra.Command{
 		Use:   "check [FILE]",
 		Short: "Tell whether a configuration file can be used",
 		Long: `Tell whether a configuration file can be used, without touching the node.
 
 All problems are printed, each on a line of its own as FILE:LINE: KEY: MESSAGE,
-and the exit code is 1. FILE is the one that --config names unless it is given.`,
+and the exit code is 1. FILE is the one that --config names unless it is given.
+With --online the backends are asked for their cgroup drivers as well, which
+must be one and the same on a node.`,
 		Example: `  crimux config check
   crimux config check ./crimux.yaml && install -m 644 ./crimux.yaml /etc/crimux/config.yaml`,
 		Args: atMostOne("FILE"),
@@ -47,10 +50,29 @@ and the exit code is 1. FILE is the one that --config names unless it is given.`
 			if err != nil {
 				return err
 			}
+			if online {
+				if err := reportDrivers(c, path, cfg); err != nil {
+					return err
+				}
+			}
 			_, err = fmt.Fprintf(c.OutOrStdout(), "%s: ok: %s\n", path, summary(cfg))
 			return err
 		},
 	}
+	cmd.Flags().BoolVar(&online, "online", false, "ask the backends whether their cgroup drivers agree")
+	return cmd
+}
+
+// reportDrivers prints which backends' cgroup drivers differ.
+func reportDrivers(c *cobra.Command, path string, cfg *policy.Config) error {
+	differ, err := checkDrivers(c.Context(), cfg, c.ErrOrStderr())
+	for _, d := range differ {
+		fmt.Fprintf(c.ErrOrStderr(), "%s: %s\n", path, d)
+	}
+	if len(differ) > 0 {
+		return exitError{exitFailed}
+	}
+	return err
 }
 
 // summary is a configuration in one line.
