@@ -114,16 +114,30 @@ func (m *Member) Guard(ctx context.Context) (context.Context, context.CancelFunc
 // or status has one, so it must not cost a goroutine.
 type guard struct{ cancel context.CancelCauseFunc }
 
+// Patience is how long a backend that answers probes may take over a question
+// whose answer others wait for, where there is another answer to fall back on.
+func (m *Member) Patience() time.Duration { return patience * m.probing.DownAfter }
+
+// patience is in units of DownAfter: who answers probes is not down, only slow.
+const patience = 3
+
+// awayInterval lies between two probes of a backend that is not there: asking
+// costs nothing then, and its pods wait for it to be seen again.
+const awayInterval = 250 * time.Millisecond
+
 // run probes until ctx is done.
 func (m *Member) run(ctx context.Context) {
-	t := time.NewTicker(m.probing.Interval)
-	defer t.Stop()
 	for {
+		began := time.Now()
 		m.probeOnce(ctx)
+		pause := m.probing.Interval
+		if !m.Health().Up {
+			pause = min(pause, awayInterval)
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-t.C:
+		case <-time.After(pause - time.Since(began)):
 		}
 	}
 }

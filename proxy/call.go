@@ -5,6 +5,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/crimux/crimux/backends"
 	"github.com/crimux/crimux/proxy/wire"
@@ -98,18 +99,50 @@ func boundIsNoDeadline(ctx context.Context, c *call, err error) error {
 }
 
 // read asks one backend for something that changes nothing. It gives up when
-// the backend's breaker opens.
+// the backend's breaker opens, and for what is merged also when the backend
+// answers probes and not this: the other backends' share waits for it.
 func read(ctx context.Context, m *backends.Member, full string, frame *backends.Frame) (backends.Answer, error) {
 	if err := m.Check(); err != nil {
 		return backends.Answer{}, err
 	}
-	guarded, cancel := m.Guard(ctx)
+	guarded, cancel := guard(ctx, m, methods[full])
 	defer cancel()
 	a, err := m.Invoke(guarded, &backends.Call{Method: full, Request: frame, Journal: backends.NoJournal})
 	if err != nil && guarded.Err() != nil && ctx.Err() == nil {
 		return a, context.Cause(guarded)
 	}
+	if err == nil {
+		err = garbled(m, methods[full], a.Body)
+	}
 	return a, err
+}
+
+// guard derives the context of a question to one backend.
+func guard(ctx context.Context, m *backends.Member, method *method) (context.Context, context.CancelFunc) {
+	guarded, cancel := m.Guard(ctx)
+	if method == nil || !merged(method) {
+		return guarded, cancel
+	}
+	late := status.Errorf(codes.Unavailable, "backend %q has not answered %s for %s", m.Name(), method.name, m.Patience())
+	bounded, stop := context.WithTimeoutCause(guarded, m.Patience(), late)
+	return bounded, func() { stop(); cancel() }
+}
+
+// merged tells whether the backends' answers to a method are merged.
+func merged(m *method) bool {
+	return m.class == fanOut || m.full == runtimeapi.RuntimeService_Status_FullMethodName
+}
+
+// garbled is an error where an answer that is to be merged is no message: what
+// other backends say must not become unreadable by it.
+func garbled(m *backends.Member, method *method, body *backends.Frame) error {
+	if method == nil || method.class != fanOut {
+		return nil
+	}
+	if err := wire.Message(body.Bytes()).Valid(); err != nil {
+		return status.Errorf(codes.Unavailable, "backend %q answers %s with what cannot be read: %v", m.Name(), method.name, err)
+	}
+	return nil
 }
 
 // rewritten returns f as fn changes it, and f itself where it changes nothing.

@@ -62,7 +62,7 @@ func collect(ctx context.Context, m *backends.Member, method *method, req *backe
 	if err := m.Check(); err != nil {
 		return backends.Answer{}, err
 	}
-	guarded, cancel := m.Guard(ctx)
+	guarded, cancel := guard(ctx, m, method)
 	defer cancel()
 	frames, err := drain(guarded, m, method.full, req)
 	if status.Code(err) == codes.Unimplemented {
@@ -74,7 +74,8 @@ func collect(ctx context.Context, m *backends.Member, method *method, req *backe
 	if err != nil {
 		return backends.Answer{}, err
 	}
-	return backends.Answer{Body: backends.Concat(frames...)}, nil
+	a := backends.Answer{Body: backends.Concat(frames...)}
+	return a, garbled(m, method, a.Body)
 }
 
 func drain(ctx context.Context, m *backends.Member, full string, req *backends.Frame) ([]*backends.Frame, error) {

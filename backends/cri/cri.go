@@ -12,7 +12,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -73,7 +72,7 @@ func (b *Backend) Invoke(ctx context.Context, c *backends.Call) (backends.Answer
 	err := b.conn.Invoke(ctx, c.Method, c.Request, a.Body, grpc.Header(&a.Header), grpc.Trailer(&a.Trailer))
 	if err != nil {
 		a.Body = nil
-		return a, b.explain(err)
+		return a, b.explain(err, len(a.Header)+len(a.Trailer) > 0)
 	}
 	return a, nil
 }
@@ -82,7 +81,7 @@ func (b *Backend) Invoke(ctx context.Context, c *backends.Call) (backends.Answer
 func (b *Backend) Stream(ctx context.Context, method string) (backends.Stream, error) {
 	s, err := b.conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, method)
 	if err != nil {
-		return nil, b.explain(err)
+		return nil, b.explain(err, false)
 	}
 	return &stream{ClientStream: s, b: b}, nil
 }
@@ -105,9 +104,10 @@ func (b *Backend) Probe(ctx context.Context) error {
 func (b *Backend) Close() error { return b.conn.Close() }
 
 // explain names the backend where the error is not the runtime's own but that
-// of not reaching it.
-func (b *Backend) explain(err error) error {
-	if status.Code(err) != codes.Unavailable || b.conn.GetState() == connectivity.Ready {
+// of not reaching it. Its own comes with a header or a trailer: those of gRPC
+// at least.
+func (b *Backend) explain(err error, answered bool) error {
+	if status.Code(err) != codes.Unavailable || answered {
 		return err
 	}
 	return status.Errorf(codes.Unavailable, "backend %q does not answer at %s: %s",
@@ -125,7 +125,9 @@ func (s *stream) Send(f *backends.Frame) error { return s.SendMsg(f) }
 func (s *stream) Recv() (*backends.Frame, error) {
 	f := new(backends.Frame)
 	if err := s.RecvMsg(f); err != nil {
-		return nil, s.b.explain(err)
+		// After an error neither of these waits.
+		h, herr := s.Header()
+		return nil, s.b.explain(err, herr == nil && len(h) > 0 || len(s.Trailer()) > 0)
 	}
 	return f, nil
 }
