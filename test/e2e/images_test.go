@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/docker/docker/api/types/image"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/crimux/crimux/test/lab"
@@ -146,6 +148,15 @@ func TestImageOnlyInDocker(t *testing.T) {
 			t.Fatalf("containerd still has %v", img)
 		}
 		id := onDocker(t, l, ref)
+		// A name that is another image's on the other side.
+		taken := l.Image("web")
+		if _, err := l.CRIImages().PullImage(t.Context(), &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: taken}}); err != nil {
+			t.Fatal(err)
+		}
+		web := criImage(t, l, taken)
+		if err := l.Docker().ImageTag(t.Context(), id, taken); err != nil {
+			t.Fatal(err)
+		}
 		n := startOn(t, l, node.Options{})
 		t.Cleanup(func() { offContainerd(t, l, fresh.Id) })
 		_, got := runWith(t, n, "containerd", "from-docker", id, nowhere)
@@ -160,6 +171,9 @@ func TestImageOnlyInDocker(t *testing.T) {
 			if by := criImage(t, l, d); by.GetId() != fresh.Id {
 				t.Errorf("by the digest of a pull, %s, the copy is %v", d, by)
 			}
+		}
+		if now := criImage(t, l, taken); now.GetId() != web.Id {
+			t.Errorf("%s was %s and is %s", taken, web.Id, now.GetId())
 		}
 		copied(t, n, "from-docker", "docker")
 	})
@@ -187,4 +201,109 @@ func TestImageOnlyInContainerd(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestRemoveImageInUse: what a kubelet's garbage collector asks for. containerd
+// itself would remove an image under its containers.
+func TestRemoveImageInUse(t *testing.T) {
+	n := start(t, node.Options{})
+	p, err := n.RunPod(t.Context(), "containerd", node.PodConfig("user-of-it", logs(t)), node.ContainerConfig("main", shared.Image("alt"), "sleep", "1000000"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := onDocker(t, shared, shared.Image("alt"))
+	remove := func() error {
+		_, err := n.Images.RemoveImage(t.Context(), &runtimeapi.RemoveImageRequest{Image: &runtimeapi.ImageSpec{Image: id}})
+		return err
+	}
+	inDocker := func() bool {
+		_, err := shared.Docker().ImageInspect(t.Context(), id)
+		return err == nil
+	}
+	if err := remove(); err != nil || inDocker() || criImage(t, shared, id) == nil {
+		t.Errorf("used on containerd, unused on docker: %v; docker has it: %v, containerd: %v", err, inDocker(), criImage(t, shared, id))
+	}
+	if err := remove(); status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), p.Container) {
+		t.Errorf("used where it alone is: %v", err)
+	}
+	if err := n.RemovePod(t.Context(), p.Sandbox); err != nil {
+		t.Fatal(err)
+	}
+	if err := remove(); err != nil || criImage(t, shared, id) != nil {
+		t.Errorf("when nobody uses it: %v", err)
+	}
+	if err := remove(); err != nil {
+		t.Errorf("when it is gone: %v", err)
+	}
+}
+
+// TestMetricsAndDisks: the answers of both engines make one.
+func TestMetricsAndDisks(t *testing.T) {
+	onBothVersions(t, func(t *testing.T, l *lab.Lab) {
+		n := startOn(t, l, node.Options{})
+		pods := make(map[string]bool)
+		for _, handler := range []string{"docker", "containerd"} {
+			p, err := n.RunPod(t.Context(), handler, node.PodConfig("metrics-"+handler, logs(t)), node.ContainerConfig("main", l.Image("busybox"), "sleep", "1000000"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			pods[p.Sandbox] = false
+		}
+		d, err := n.ListMetricDescriptors(t.Context(), &runtimeapi.ListMetricDescriptorsRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys := make(map[string]int)
+		for _, m := range d.Descriptors {
+			if _, twice := keys[m.Name]; twice {
+				t.Errorf("%s is announced twice", m.Name)
+			}
+			keys[m.Name] = len(m.LabelKeys)
+		}
+		r, err := n.ListPodSandboxMetrics(t.Context(), &runtimeapi.ListPodSandboxMetricsRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen := 0
+		for _, p := range r.PodMetrics {
+			pods[p.PodSandboxId] = true
+			all := p.Metrics
+			for _, c := range p.ContainerMetrics {
+				all = append(all, c.Metrics...)
+			}
+			for _, m := range all {
+				seen++
+				if want, known := keys[m.Name]; known && len(m.LabelValues) != want {
+					t.Errorf("%s of pod %s has %d labels, announced are %d", m.Name, p.PodSandboxId, len(m.LabelValues), want)
+				}
+			}
+		}
+		own, err := l.CRI().ListPodSandboxMetrics(t.Context(), &runtimeapi.ListPodSandboxMetricsRequest{})
+		for id, told := range pods {
+			if lacks := err != nil && slices.ContainsFunc(criSandboxes(t, l), func(s string) bool { return s == id }); !told && !lacks {
+				t.Errorf("pod %s has no metrics (containerd's own: %v, %v)", id, own, err)
+			}
+		}
+		if seen == 0 {
+			t.Error("there are no metrics")
+		}
+		fs, err := n.Images.ImageFsInfo(t.Context(), &runtimeapi.ImageFsInfoRequest{})
+		if err != nil || len(fs.ImageFilesystems) != 2 || fs.ImageFilesystems[0].FsId.Mountpoint == fs.ImageFilesystems[1].FsId.Mountpoint {
+			t.Errorf("the disks are %v, %v", fs, err)
+		}
+	})
+}
+
+// criSandboxes are the ids of containerd's own.
+func criSandboxes(t *testing.T, l *lab.Lab) []string {
+	t.Helper()
+	list, err := l.CRI().ListPodSandbox(t.Context(), &runtimeapi.ListPodSandboxRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []string
+	for _, sb := range list.Items {
+		ids = append(ids, sb.Id)
+	}
+	return ids
 }
