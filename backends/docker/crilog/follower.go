@@ -19,7 +19,7 @@ const (
 	// busyAfter is after how many rests in a row that had a change in them a
 	// source is looked at after each rest and no longer watched: the kernel
 	// tells of each record, and to hear of it costs more than to look.
-	busyAfter = 10
+	busyAfter = 3
 	// calmAfter is after how many looks in vain it is watched again.
 	calmAfter = 50
 )
