@@ -16,6 +16,7 @@ import (
 
 	"github.com/crimux/crimux/backends"
 	"github.com/crimux/crimux/policy"
+	"github.com/crimux/crimux/proxy/wire"
 )
 
 // answering is a backend that answers some methods otherwise than its fake.
@@ -161,6 +162,20 @@ func TestHandlersAreThoseOfTheRoutes(t *testing.T) {
 	}
 	if got, want := show(withB(move, ready(nil))), ":false,false front-a:true,false groups=false mounts=false"; got != want {
 		t.Errorf("in a migration to a runtime that lists none they are %q, want %q", got, want)
+	}
+}
+
+// TestStatusOfANewerRuntime: what this version of crimux does not know passes
+// through, the default's.
+func TestStatusOfANewerRuntime(t *testing.T) {
+	newer := func(value string) func() (proto.Message, error) {
+		r := ready(nil)
+		r.ProtoReflect().SetUnknown(wire.AppendItem(nil, 77, []byte(value)))
+		return says(r)
+	}
+	n := answeringNode(t, "", answers{"Status": newer("of a")}, answers{"Status": newer("of b")})
+	if got := wire.Message(n.status(t).ProtoReflect().GetUnknown()).String(77); got != "of a" {
+		t.Errorf("the newer field is %q", got)
 	}
 }
 
