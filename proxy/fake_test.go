@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -322,6 +323,10 @@ type node struct {
 	log    *store.Log
 	dir    string
 	stop   func()
+	// away tells of backends that begin need not wait for; nil is none.
+	away func(name string) bool
+	// downAfter replaces that of the configuration where it is not 0.
+	downAfter time.Duration
 }
 
 const nodeConfig = `apiVersion: crimux.dev/v1
@@ -363,7 +368,7 @@ func (n *node) begin(t testing.TB) {
 		}
 		list = append(list, c)
 	}
-	set, err := backends.NewSet(backends.Probing{Interval: cfg.Health.ProbeInterval, DownAfter: cfg.Health.DownAfter}, list...)
+	set, err := backends.NewSet(backends.Probing{Interval: cfg.Health.ProbeInterval, DownAfter: cmp.Or(n.downAfter, cfg.Health.DownAfter)}, list...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -372,6 +377,14 @@ func (n *node) begin(t testing.TB) {
 		t.Fatal(err)
 	}
 	n.serve(t, set)
+}
+
+// beginWith is begin while some backends are away.
+func (n *node) beginWith(t testing.TB, away func(name string) bool) {
+	t.Helper()
+	n.away = away
+	n.begin(t)
+	n.away = nil
 }
 
 func (n *node) serve(t testing.TB, set *backends.Set) {
@@ -414,7 +427,7 @@ func (n *node) waitUp(t testing.TB) {
 	t.Helper()
 	eventually(t, "both backends are up", func() bool {
 		for _, m := range n.server.set.All() {
-			if !m.Health().Up {
+			if !m.Health().Up && (n.away == nil || !n.away(m.Name())) {
 				return false
 			}
 		}
