@@ -13,6 +13,12 @@
 // rotated sibling (0.log.20060102-150405) takes its place. When it takes that
 // back, over the new target, copying goes on where the old one ends.
 //
+// # Cost
+//
+// A quiet source is watched, and looked at when it changes. The Engine writes
+// record by record, and the kernel tells of each: so a busy source is looked at
+// a hundred times a second instead, and not watched until it is calm again.
+//
 // # Limits
 //
 // When the Engine rotates a source away before it was read, the records are
