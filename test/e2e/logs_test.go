@@ -16,7 +16,6 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/crimux/crimux/test/node"
-	"github.com/crimux/crimux/test/stream"
 )
 
 // printer is a container that prints its log as the files in a folder of the
@@ -332,37 +331,4 @@ func startKeeping(t *testing.T, size string, files int) *node.Node {
 		t.Fatal(err)
 	}
 	return n
-}
-
-// TestFailedSessionsLeaveNoTrace: what a session's command or the Engine said of
-// it reaches the session's client, and not the daemon's log.
-func TestFailedSessionsLeaveNoTrace(t *testing.T) {
-	n := start(t, node.Options{NoContainerd: true})
-	p := runSleep(t, n, "docker", "quiet")
-	e, err := n.Exec(t.Context(), &runtimeapi.ExecRequest{ContainerId: p.Container, Cmd: []string{"/secret"}, Stdin: true, Stdout: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if out, err := stream.Pipe(e.Url, ""); err != nil || !strings.Contains(out, "/secret") {
-		t.Errorf("the client is told %q, %v", out, err)
-	}
-	f, err := n.PortForward(t.Context(), &runtimeapi.PortForwardRequest{PodSandboxId: p.Sandbox})
-	if err != nil {
-		t.Fatal(err)
-	}
-	// Nobody listens there.
-	if out, _ := stream.Forward(f.Url, 9, "x"); out != "" {
-		t.Errorf("port 9 answers %q", out)
-	}
-	if _, err := stream.Pipe(e.Url, ""); err == nil {
-		t.Error("a URL is good for two sessions")
-	}
-	if err := n.Stop(); err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(n.Output()) {
-		if !strings.HasPrefix(line, "time=") || strings.Contains(line, "secret") || strings.Contains(line, "port 9") {
-			t.Errorf("the daemon printed %q", line)
-		}
-	}
 }

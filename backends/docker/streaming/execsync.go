@@ -10,12 +10,13 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// maxOutput bounds each stream of an ExecSync, as other runtimes do: what a
-// probe prints must not fill the node's memory.
-const maxOutput = 16 << 20
+// maxOutput bounds the output of an ExecSync, both streams together: so the
+// answer, with what frames it, is no longer than a kubelet takes, and a probe
+// that prints too much has its exit code all the same.
+const maxOutput = 16<<20 - 1<<10
 
-// ExecSync runs cmd in a container to its end and returns its output, at most
-// 16 MiB of each stream, and its exit code. A timeout of 0 is none.
+// ExecSync runs cmd in a container to its end and returns its output, of which
+// the first 16 MiB, and its exit code. A timeout of 0 is none.
 //
 // When the time is up it answers DeadlineExceeded, and when ctx ends, that;
 // in both cases, and when the Engine breaks off, the command and all its
@@ -37,7 +38,8 @@ func (s *Server) ExecSync(ctx context.Context, containerID string, cmd []string,
 	}
 	defer cancel()
 
-	var stdout, stderr capped
+	left := maxOutput
+	stdout, stderr := capped{left: &left}, capped{left: &left}
 	code, x, err := s.runToEnd(run, containerID, cmd, &stdout, &stderr)
 	if err == nil {
 		return &runtimeapi.ExecSyncResponse{Stdout: stdout.b, Stderr: stderr.b, ExitCode: int32(code)}, nil
@@ -66,13 +68,17 @@ func (s *Server) runToEnd(ctx context.Context, id string, cmd []string, stdout, 
 	return code, x, err
 }
 
-// capped is a writer that keeps the first maxOutput bytes and takes any
-// number, so that a command that prints more still comes to its end.
-type capped struct{ b []byte }
+// capped is a writer that keeps what there is room for and takes any number of
+// bytes, so that a command that prints more still comes to its end.
+type capped struct {
+	b    []byte
+	left *int // room, shared with the other stream
+}
 
 // Write never fails.
 func (w *capped) Write(p []byte) (int, error) {
-	keep := min(len(p), maxOutput-len(w.b))
+	keep := min(len(p), *w.left)
+	*w.left -= keep
 	w.b = append(w.b, p[:keep]...)
 	return len(p), nil
 }

@@ -18,6 +18,8 @@ import (
 	"github.com/docker/docker/pkg/stdcopy"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
 )
 
@@ -194,16 +196,22 @@ func FuzzParseStat(f *testing.F) {
 	f.Fuzz(func(_ *testing.T, b []byte) { _, _ = parseStat(1, b) })
 }
 
+// TestCapped: what is kept of both streams fits the message that a kubelet
+// takes, and no byte less than there is room for.
 func TestCapped(t *testing.T) {
-	var w capped
+	left := maxOutput
+	stdout, stderr := capped{left: &left}, capped{left: &left}
 	part := make([]byte, 5<<20)
-	for range 5 {
-		if n, err := w.Write(part); n != len(part) || err != nil {
-			t.Fatalf("%d, %v", n, err)
+	for range 2 {
+		for _, w := range []*capped{&stdout, &stderr} {
+			if n, err := w.Write(part); n != len(part) || err != nil {
+				t.Fatalf("%d, %v", n, err)
+			}
 		}
 	}
-	if len(w.b) != maxOutput {
-		t.Errorf("%d bytes", len(w.b))
+	answer := &runtimeapi.ExecSyncResponse{Stdout: stdout.b, Stderr: stderr.b, ExitCode: -1}
+	if size := proto.Size(answer); len(stdout.b) != 10<<20 || len(stdout.b)+len(stderr.b) != maxOutput || size > 16<<20 {
+		t.Errorf("%d and %d bytes, a message of %d", len(stdout.b), len(stderr.b), size)
 	}
 }
 
