@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,6 +23,7 @@ import (
 	"github.com/crimux/crimux/backends/cri"
 	"github.com/crimux/crimux/policy"
 	"github.com/crimux/crimux/store"
+	"github.com/crimux/crimux/store/eventpb"
 )
 
 // nodeOf is newNode with more configuration, and with backends as wrap
@@ -248,6 +250,9 @@ func TestCopyOutlivesItsCaller(t *testing.T) {
 	eventually(t, "the copy has begun", func() bool { return a.exports.Load() > 0 })
 	cancel()
 	<-gone
+	eventually(t, "the first attempt is over", func() bool {
+		return slices.ContainsFunc(n.events(t), func(e *eventpb.Event) bool { return e.GetOutcome().GetCode() == uint32(codes.Unavailable) })
+	})
 	close(b.held)
 	eventually(t, "the container is made", func() bool {
 		_, err := n.CreateContainer(t.Context(), withImageNamed(sb, "web", "sha256:1", "reg/app:1"))

@@ -11,7 +11,6 @@ import (
 
 	"github.com/crimux/crimux/backends"
 	"github.com/crimux/crimux/proxy/wire"
-	"github.com/crimux/crimux/store"
 )
 
 // part is one backend's share of a merged answer.
@@ -44,28 +43,6 @@ func (s *Server) fanOut(ctx context.Context, m *method, frame *backends.Frame) (
 		return backends.Answer{}, status.FromContextError(ctx.Err()).Err()
 	}
 	return s.merge(m.full, wire.Message(frame.Bytes()), parts)
-}
-
-// concerned returns the members that a list has to be asked of: one where the
-// filter names an object whose backend is known, else all.
-func (s *Server) concerned(full string, req wire.Message) []*backends.Member {
-	id := req.Msg(1).String(1)
-	if id == "" {
-		return s.set.All()
-	}
-	backend := ""
-	s.log.View(func(st *store.State) {
-		switch full {
-		case runtimeapi.RuntimeService_ListPodSandbox_FullMethodName, runtimeapi.RuntimeService_ListPodSandboxStats_FullMethodName:
-			backend = st.Sandbox(id).GetBackend()
-		case runtimeapi.RuntimeService_ListContainers_FullMethodName, runtimeapi.RuntimeService_ListContainerStats_FullMethodName:
-			backend = st.Container(id).GetBackend()
-		}
-	})
-	if m := s.set.Get(backend); m != nil {
-		return []*backends.Member{m}
-	}
-	return s.set.All()
 }
 
 // merge makes one answer of the parts. full is the unary list that they

@@ -156,6 +156,12 @@ func TestHandlersAreThoseOfTheRoutes(t *testing.T) {
 		t.Errorf("while a is away they are %q", got)
 	}
 	down.Store(false)
+	// A runtime that gets no pods takes nothing from the others.
+	lone := answeringNode(t, "", answers{"Status": says(ready(all, handler("", true, true)))}, answers{"Status": says(ready(nil))})
+	lone.server.config.Routes = nil
+	if got, want := show(lone), ":true,true groups=true mounts=true"; got != want {
+		t.Errorf("beside a runtime without routes they are %q, want %q", got, want)
+	}
 	const move = "migration: {to: b, percent: 0}\n"
 	if got, want := show(withB(move, ready(all, handler("", false, true)))), ":false,true front-a:true,false front-b:false,true groups=true mounts=false"; got != want {
 		t.Errorf("in a migration they are %q, want %q", got, want)
@@ -288,13 +294,16 @@ func FuzzDriverOfInfo(f *testing.F) {
 func TestRuntimeConfigReachesAll(t *testing.T) {
 	n := newNode(t)
 	var cidrs [2]atomic.Value
-	refuse := atomic.Bool{}
+	var refuse, stumble atomic.Bool
 	for i, f := range []*fakeRuntime{n.a, n.b} {
 		cidrs[i].Store("")
 		f.setBefore(func(_ context.Context, _ string, req any) error {
 			r, ok := req.(*runtimeapi.UpdateRuntimeConfigRequest)
 			if ok && i == 0 && refuse.Load() {
 				return status.Error(codes.InvalidArgument, "not this one")
+			}
+			if ok && i == 1 && stumble.Swap(false) {
+				return status.Error(codes.Unknown, "some trouble")
 			}
 			if ok {
 				cidrs[i].Store(r.RuntimeConfig.NetworkConfig.PodCidr)
@@ -322,6 +331,10 @@ func TestRuntimeConfigReachesAll(t *testing.T) {
 	}
 	n.b.start(t)
 	eventually(t, "b is told when it is back", func() bool { return cidrs[1].Load() == "10.2.0.0/24" })
+	// So is one that was there and could not answer.
+	stumble.Store(true)
+	wantCode(t, update("10.3.0.0/24"), codes.Unknown)
+	eventually(t, "b is told once more", func() bool { return cidrs[1].Load() == "10.3.0.0/24" })
 	// Not again and again.
 	calls := n.b.called("UpdateRuntimeConfig")
 	time.Sleep(100 * time.Millisecond)
