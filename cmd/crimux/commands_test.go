@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -32,6 +33,16 @@ var transcript = []string{
 	"state --at 2026-05-01T12:00:10Z",
 	"state --at 4",
 	"state --at 6 --json",
+	"events --absolute --failed",
+	"events --absolute --kind health,policy --since 3 --until 33",
+	"events --absolute --namespace staging --since 2026-05-01T12:17:00Z",
+	"timeline kube-system/dns --absolute",
+	"diff 20 33",
+	"diff 33 50 --json",
+	"diff 50 2026-05-02",
+	"explain default/web --absolute",
+	"explain kube-system/dns --json --absolute",
+	"export --since 49",
 	"verify --json",
 }
 
@@ -40,9 +51,23 @@ var transcript = []string{
 func TestTranscript(t *testing.T) {
 	n := newNode(t)
 	fromFile := n.transcript()
+	exported := filepath.Join(t.TempDir(), "export.jsonl")
+	if err := os.WriteFile(exported, []byte(n.crimux("export").out), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	n.daemon()
 	if fromDaemon := n.transcript(); fromDaemon != fromFile {
 		t.Errorf("the daemon's answers differ from the file's:\n%s", fromDaemon)
+	}
+	n.config = filepath.Join(t.TempDir(), "there-is-none.yaml")
+	for _, line := range transcript {
+		if strings.HasPrefix(line, "verify") || strings.HasPrefix(line, "export") {
+			continue
+		}
+		r := n.crimux(append(strings.Fields(line), "--file", exported)...)
+		if r.code != 0 || !strings.Contains(fromFile, "$ crimux "+line+"\n"+r.out+"\n") {
+			t.Errorf("crimux %s says something else of the export: %+v", line, r)
+		}
 	}
 	const path = "testdata/transcript.txt"
 	if *update {

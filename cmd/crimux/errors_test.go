@@ -19,7 +19,7 @@ func TestUsage(t *testing.T) {
 		{"events --from x", "invalid argument"},
 		{"timeline", "crimux timeline: say which POD"},
 		{"timeline a b", "crimux timeline: takes one POD, not 2"},
-		{"state --at yesterday", `--at: "yesterday" is no sequence number`},
+		{"state --at tomorrow", `--at: "tomorrow" is no sequence number`},
 		{"state --at 0", "--at: 0 is before the first event"},
 		{"state --at -5m", `--at: "-5m" is no sequence number`},
 		{"verify file", "unknown argument"},

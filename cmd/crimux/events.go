@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -17,8 +18,8 @@ import (
 type eventsFlags struct {
 	json, follow, absolute bool
 	from                   uint64
-	pod, backend           string
 	tail                   int
+	filter                 eventFilter
 }
 
 func newEvents() *cobra.Command {
@@ -35,16 +36,27 @@ steps, then its outcome, which is on disk before the kubelet hears of it.
 --pod takes a name, NAMESPACE/NAME, a uid, or the id of a sandbox or container;
 of uids and ids the beginning is enough.
 
+--since and --until take a point, and print what is after the one and not after
+the other: 'events --since 20 --until 33' are those that 'diff 20 33' is about.
+
+` + pointHelp + `
+
+` + fileHelp + `
+
 --json prints one JSON object per line, with these fields where they apply:
 
 ` + view.RecordHelp,
 		Example: `  crimux events --tail 20
   crimux events --follow --backend docker
+  crimux events --failed --since "yesterday 14:00" --namespace kube-system
   crimux events --json | jq 'select(.kind == "outcome" and .code != "OK")'`,
 		Args: noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if c.Flags().Changed("tail") && f.tail < 0 {
 				return usageError{fmt.Errorf("--tail: %d is below 0", f.tail)}
+			}
+			if err := f.filter.parse(time.Now()); err != nil {
+				return usageError{err}
 			}
 			return reading(c, f.absolute || f.follow, func(src *source, out *output) error {
 				return printEvents(c, src, newEventPrinter(f, out))
@@ -56,10 +68,10 @@ of uids and ids the beginning is enough.
 	fl.BoolVarP(&f.follow, "follow", "f", false, "go on with what is recorded from now on")
 	fl.BoolVar(&f.absolute, "absolute", false, "print times as RFC 3339 instead of relative to now")
 	fl.Uint64Var(&f.from, "from", 0, "print events from this `SEQ` on")
-	fl.StringVar(&f.pod, "pod", "", "print events of this `POD` only")
-	fl.StringVar(&f.backend, "backend", "", "print events of this `BACKEND` only")
 	fl.IntVar(&f.tail, "tail", -1, "print only the last `N` of the events there are")
 	fl.Lookup("tail").DefValue = "all"
+	f.filter.flags(c)
+	addFile(c)
 	return c
 }
 
@@ -68,15 +80,20 @@ func printEvents(c *cobra.Command, src *source, p *eventPrinter) error {
 	if p.follow && src.daemon == nil {
 		return fmt.Errorf("%s, so that nothing is being recorded: leave out --follow to print what there is", src.noDaemon)
 	}
-	w := newWalker(p.event)
-	err := src.Records(0, w.next)
+	if isTerminal(c.OutOrStdout()) {
+		src.progress = nil // The lines tell how far it is.
+	}
+	w, err := src.walk(p.event)
+	if errors.Is(err, errPassed) {
+		err = nil
+	}
 	if perr := p.caughtUp(); err == nil {
 		err = perr
 	}
 	if err != nil {
 		return err
 	}
-	if p.follow {
+	if p.follow && !p.filter.over {
 		return follow(c.Context(), src, w)
 	}
 	if p.printed == 0 && !p.json {
@@ -89,7 +106,7 @@ func printEvents(c *cobra.Command, src *source, p *eventPrinter) error {
 func follow(ctx context.Context, src *source, w *walker) error {
 	err := src.daemon.Follow(ctx, w.chain.Last()+1, w.next)
 	switch {
-	case ctx.Err() != nil:
+	case ctx.Err() != nil, errors.Is(err, errPassed):
 		return nil
 	case err == nil, errors.Is(err, io.ErrUnexpectedEOF):
 		return errors.New("the daemon ended, so that nothing more is recorded")
@@ -101,7 +118,6 @@ func follow(ctx context.Context, src *source, w *walker) error {
 // eventPrinter prints the events that the flags ask for.
 type eventPrinter struct {
 	eventsFlags
-	sel   view.Selector
 	out   *output
 	rows  view.Rows
 	table *view.Table
@@ -112,23 +128,23 @@ type eventPrinter struct {
 	printed int
 }
 
-// eventLine is an event as it is printed: one of the two is set.
+// eventLine is an event as it is printed: as the record, where there is one.
 type eventLine struct {
-	row    *view.Row
+	row    view.Row
 	record *view.Record
 }
 
 func newEventPrinter(f eventsFlags, out *output) *eventPrinter {
-	p := &eventPrinter{eventsFlags: f, out: out, table: view.NewTable(out, out.colour, view.RowHeader()...)}
-	if f.pod != "" {
-		p.sel = view.NewSelector(f.pod)
-	}
-	return p
+	return &eventPrinter{eventsFlags: f, out: out, table: view.NewTable(out, out.colour, view.RowHeader()...)}
 }
 
 // event takes in an event, whether it is to be printed or not.
 func (p *eventPrinter) event(before *store.State, e *eventpb.Event) error {
-	if !p.wanted(before, e) {
+	wanted, err := p.filter.wants(before, e)
+	if err != nil {
+		return err
+	}
+	if !wanted || e.GetSeq() < p.from {
 		p.rows.Skip(before, e)
 		return nil
 	}
@@ -136,29 +152,26 @@ func (p *eventPrinter) event(before *store.State, e *eventpb.Event) error {
 	if err != nil {
 		return err
 	}
-	if p.tail >= 0 && !p.live {
-		p.last = append(p.last, l)
-		if len(p.last) > p.tail {
-			p.last = p.last[1:]
-		}
+	switch {
+	case p.filter.failed && !l.row.Failed:
 		return nil
+	case p.tail < 0 || p.live:
+		return p.print(l)
 	}
-	return p.print(l)
-}
-
-func (p *eventPrinter) wanted(before *store.State, e *eventpb.Event) bool {
-	return e.GetSeq() >= p.from &&
-		(p.backend == "" || e.GetBackend() == p.backend) &&
-		p.sel.Selects(before, e)
+	if p.last = append(p.last, l); len(p.last) > p.tail {
+		p.last = p.last[1:]
+	}
+	return nil
 }
 
 func (p *eventPrinter) line(before *store.State, e *eventpb.Event) (eventLine, error) {
+	l := eventLine{row: p.rows.Row(before, e, p.filter.sel)}
 	if p.json {
 		r, err := view.NewRecord(before, e)
-		return eventLine{record: &r}, err
+		l.record = &r
+		return l, err
 	}
-	r := p.rows.Row(before, e, p.sel)
-	return eventLine{row: &r}, nil
+	return l, nil
 }
 
 func (p *eventPrinter) print(l eventLine) error {

@@ -72,7 +72,8 @@ func newRoot() *cobra.Command {
 	}
 	root.PersistentFlags().String("config", defaultConfig, "configuration file")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newServe(), newEvents(), newState(), newTimeline(), newVerify(), newForget(), newConfig())
+	root.AddCommand(newServe(), newEvents(), newState(), newTimeline(), newDiff(), newExplain(), newExport(), newReplay(),
+		newVerify(), newForget(), newConfig())
 	return root
 }
 

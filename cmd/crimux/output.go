@@ -72,8 +72,14 @@ func reading(c *cobra.Command, absolute bool, do func(*source, *output) error) e
 	if err != nil {
 		return ended(c.Context(), err)
 	}
+	return readingFrom(c, src, absolute, do)
+}
+
+// readingFrom is reading from a source that is open.
+func readingFrom(c *cobra.Command, src *source, absolute bool, do func(*source, *output) error) error {
+	src.progress = newProgress(c)
 	out := newOutput(c, absolute)
-	err = do(src, out)
+	err := do(src, out)
 	// What was printed before an error is of use, too.
 	if ferr := out.Flush(); err == nil {
 		err = ferr

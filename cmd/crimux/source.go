@@ -15,11 +15,10 @@ import (
 	"github.com/crimux/crimux/policy"
 	"github.com/crimux/crimux/proxy/admin"
 	"github.com/crimux/crimux/store"
-	"github.com/crimux/crimux/store/eventpb"
 )
 
-// source is where a command reads the event log: the daemon while one runs,
-// since it holds the file's lock, and else the file.
+// source is where a command reads events: the daemon while one runs, since it
+// holds the log's lock, else the log's file, or an exported one.
 type source struct {
 	// ctx is the command's.
 	ctx context.Context
@@ -29,25 +28,54 @@ type source struct {
 	daemon *admin.Client
 	// noDaemon says why daemon is nil.
 	noDaemon string
+	// export is the path of an exported file, and then log is nil.
+	export   string
+	progress *progress
 }
 
-// openSource finds the log that the command's configuration names.
+// fileFlag is the flag of those commands that read exported files, too.
+const fileFlag = "file"
+
+// fileHelp documents the flag for the commands' help.
+const fileHelp = `--file reads a file that 'crimux export' wrote, or a copy of an event log,
+instead of this node's log: anywhere, without a configuration, a daemon or root.`
+
+// addFile gives a command the flag.
+func addFile(c *cobra.Command) {
+	c.Flags().String(fileFlag, "", "read an exported `FILE` instead of this node's log")
+	// It fails only for a flag that there is not.
+	_ = c.MarkFlagFilename(fileFlag)
+}
+
+// openSource finds the events that the command line names.
 func openSource(c *cobra.Command) (*source, error) {
-	cfg, err := policy.Load(configPath(c))
+	if f := c.Flag(fileFlag); f != nil && f.Changed {
+		return openExport(c.Context(), f.Value.String())
+	}
+	return openLog(c.Context(), configPath(c))
+}
+
+// openLog finds the log that a configuration names.
+func openLog(ctx context.Context, config string) (*source, error) {
+	cfg, err := policy.Load(config)
 	if err != nil {
 		return nil, err
 	}
 	path, named := policy.UnixPath(cfg.AdminListen)
 	if !named {
-		return openFile(c.Context(), cfg.StateDir, fmt.Sprintf("adminListen is %s, a socket that only the daemon is given: "+
+		return openFile(ctx, cfg.StateDir, fmt.Sprintf("adminListen is %s, a socket that only the daemon is given: "+
 			"to read from the daemon, set adminListen to unix:// and the path in the socket unit's ListenStream", cfg.AdminListen))
 	}
-	client, err := admin.Dial(c.Context(), path)
+	client, err := admin.Dial(ctx, path)
 	switch {
 	case err == nil:
-		return &source{ctx: c.Context(), log: client, Closer: client, daemon: client}, nil
+		return &source{ctx: ctx, log: client, Closer: client, daemon: client}, nil
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return openFile(c.Context(), cfg.StateDir, "no daemon answers on "+path)
+		src, err := openFile(ctx, cfg.StateDir, "no daemon answers on "+path)
+		if err == nil {
+			src.log.(*bursts).daemon = path
+		}
+		return src, err
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fmt.Errorf("%s: permission denied: the daemon's admin socket is root's: run as root", path)
 	default:
@@ -58,7 +86,7 @@ func openSource(c *cobra.Command) (*source, error) {
 // openFile opens the log's file, for want of a daemon.
 func openFile(ctx context.Context, stateDir, noDaemon string) (*source, error) {
 	path := filepath.Join(stateDir, store.FileName)
-	r, err := store.OpenReadOnly(path)
+	r, err := openBursts(ctx, path)
 	switch {
 	case err == nil:
 		return &source{ctx: ctx, log: r, Closer: r, noDaemon: noDaemon}, nil
@@ -76,6 +104,36 @@ func openFile(ctx context.Context, stateDir, noDaemon string) (*source, error) {
 	}
 }
 
+// openExport opens an exported file, or a copy of a log.
+func openExport(ctx context.Context, path string) (*source, error) {
+	const noDaemon = "a file is read, not the daemon"
+	kind, err := firstByte(path)
+	if err != nil {
+		return nil, err
+	}
+	if kind == '{' {
+		return &source{ctx: ctx, Closer: io.NopCloser(nil), noDaemon: noDaemon, export: path}, nil
+	}
+	r, err := openBursts(ctx, path)
+	if err != nil {
+		return nil, fmt.Errorf("%s: neither a file that 'crimux export' wrote nor an event log: %w", path, err)
+	}
+	return &source{ctx: ctx, log: r, Closer: r, noDaemon: noDaemon}, nil
+}
+
+func firstByte(path string) (byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	var b [1]byte
+	_, err = f.Read(b[:])
+	if errors.Is(err, io.EOF) {
+		err = fmt.Errorf("%s: it is empty", path)
+	}
+	return b[0], errors.Join(err, f.Close())
+}
+
 // pathed puts the log's whole path before an error that may name its file only.
 func pathed(path string, err error) error {
 	var named *os.PathError
@@ -88,43 +146,13 @@ func pathed(path string, err error) error {
 // Records is [store.Source], and ends between two records when the command is
 // interrupted.
 func (s *source) Records(from uint64, fn func(store.Record) error) error {
+	s.progress.begin()
+	defer s.progress.end()
 	return s.log.Records(from, func(r store.Record) error {
 		if err := s.ctx.Err(); err != nil {
 			return err
 		}
+		s.progress.one()
 		return fn(r)
 	})
-}
-
-// walker verifies a log's records, which it must be given from the first on,
-// and folds them.
-type walker struct {
-	chain store.Chain
-	state *store.State
-	// fn gets each event, with the state that those before it amount to,
-	// which it must not keep.
-	fn func(before *store.State, e *eventpb.Event) error
-}
-
-func newWalker(fn func(*store.State, *eventpb.Event) error) *walker {
-	return &walker{state: store.NewState(), fn: fn}
-}
-
-func (w *walker) next(r store.Record) error {
-	e, err := w.chain.Next(r)
-	if err != nil {
-		return damaged(err)
-	}
-	if err := w.fn(w.state, e); err != nil {
-		return err
-	}
-	if err := w.state.Apply(e); err != nil {
-		return damaged(err)
-	}
-	return nil
-}
-
-// damaged adds to an error about the log what to do.
-func damaged(err error) error {
-	return fmt.Errorf("%w: 'crimux verify' tells what of the log is sound", err)
 }

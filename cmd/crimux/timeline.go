@@ -27,6 +27,9 @@ last.
 
 AT counts from the story's beginning. SEQ are the first and last event of an
 operation: 'crimux events --from SEQ' shows them and what else happened then.
+The steps of an operation follow it, each with the time since the one before.
+
+` + fileHelp + `
 
 --json prints one JSON object per pod and line:
 
@@ -34,7 +37,8 @@ operation: 'crimux events --from SEQ' shows them and what else happened then.
 		Example: `  crimux timeline web
   crimux timeline kube-system/coredns-5d78c9869d-abcde --absolute
   crimux timeline 4f5e6a7b8c9d --json | jq '.lines[] | select(.failed)'`,
-		Args: exactlyOne("POD"),
+		Args:              exactlyOne("POD"),
+		ValidArgsFunction: completePod,
 		RunE: func(c *cobra.Command, args []string) error {
 			if args[0] == "" {
 				return usageError{fmt.Errorf("%s: POD is empty", c.CommandPath())}
@@ -50,6 +54,7 @@ operation: 'crimux events --from SEQ' shows them and what else happened then.
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON, one object per pod")
 	c.Flags().BoolVar(&absolute, "absolute", false, "print times as RFC 3339 instead of since the beginning")
+	addFile(c)
 	return c
 }
 
@@ -57,7 +62,7 @@ operation: 'crimux events --from SEQ' shows them and what else happened then.
 // after the pod's first events.
 func tellStories(src *source, pod string) ([]*view.Story, error) {
 	finder := view.NewFinder(view.NewSelector(pod))
-	if err := src.Records(0, newWalker(noting(finder.Add)).next); err != nil {
+	if _, err := src.walk(noting(finder.Add)); err != nil {
 		return nil, err
 	}
 	pods, err := finder.Pods()
@@ -68,8 +73,8 @@ func tellStories(src *source, pod string) ([]*view.Story, error) {
 		return nil, err
 	}
 	teller := view.NewTeller(pods)
-	w := newWalker(noting(teller.Add))
-	if err := src.Records(0, w.next); err != nil {
+	w, err := src.walk(noting(teller.Add))
+	if err != nil {
 		return nil, err
 	}
 	return teller.Stories(w.state), nil

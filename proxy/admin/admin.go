@@ -17,6 +17,12 @@
 // with its backend, in protobuf's JSON form. The answer is 204, or 409 with
 // the reason why not, which with dry is all there is to it.
 //
+//	GET /v1/state
+//
+// answers the state as it is now, the message State of
+// store/eventpb/event.proto, without the data of steps: in time that does not
+// grow with the log.
+//
 // Beside it, /debug/pprof/ is that of net/http/pprof, for whoever wonders
 // what a daemon spends its time or memory on.
 package admin
@@ -42,6 +48,7 @@ import (
 const (
 	recordsPath = "/v1/records"
 	forgetPath  = "/v1/forget"
+	statePath   = "/v1/state"
 	// maxForget bounds what is read of a request to forget.
 	maxForget = 4 << 20
 )
@@ -50,6 +57,7 @@ const (
 type Log interface {
 	Records(from uint64, fn func(store.Record) error) error
 	Changed(after uint64) <-chan struct{}
+	View(fn func(*store.State))
 }
 
 // Forgetter is the part of proxy.Server that is served.
@@ -70,6 +78,7 @@ func NewServer(log Log, f Forgetter) *Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+recordsPath, s.records)
 	mux.HandleFunc("POST "+forgetPath, s.forget)
+	mux.HandleFunc("GET "+statePath, s.state)
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)

@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/crimux/crimux/store"
 	"github.com/crimux/crimux/store/eventpb"
@@ -115,6 +116,29 @@ func TestRecordsVerifyAsFromTheFile(t *testing.T) {
 	stop := errors.New("enough")
 	if err := c.Records(1, func(store.Record) error { return stop }); !errors.Is(err, stop) {
 		t.Errorf("the reader's own error comes back as %v", err)
+	}
+}
+
+// TestState looks at the state of a log with an operation under way: what the
+// daemon answers is what the log's fold is, less the data of steps.
+func TestState(t *testing.T) {
+	log, c := served(t, 3)
+	open := []*eventpb.Event{
+		{Op: "o", Backend: "docker", Kind: &eventpb.Event_Intent{Intent: &eventpb.Intent{Method: "RunPodSandbox"}}},
+		{Op: "o", Backend: "docker", Kind: &eventpb.Event_Step{Step: &eventpb.Step{Name: "made", Id: "x", Data: []byte("CANARY")}}},
+	}
+	if _, err := log.Append(open...).Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	got, err := c.State(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want *eventpb.State
+	log.View(func(s *store.State) { want = proto.CloneOf(s.Proto()) })
+	want.GetOperations()[0].GetSteps()[0].Data = nil
+	if got.GetSeq() != 5 || !proto.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }
 

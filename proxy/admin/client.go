@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/crimux/crimux/store"
 	"github.com/crimux/crimux/store/eventpb"
@@ -59,6 +60,34 @@ func (c *Client) Follow(ctx context.Context, from uint64, fn func(store.Record) 
 	}
 	return err
 }
+
+// State returns the present state, without the data of steps.
+func (c *Client) State(ctx context.Context) (*eventpb.State, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://crimux"+statePath, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("ask the daemon: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("ask the daemon: %s", resp.Status)
+	}
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxState))
+	if err != nil {
+		return nil, fmt.Errorf("read the daemon's answer: %w", err)
+	}
+	m := &eventpb.State{}
+	if err := proto.Unmarshal(b, m); err != nil {
+		return nil, fmt.Errorf("read the daemon's answer: %w", err)
+	}
+	return m, nil
+}
+
+// maxState bounds what a client takes for a state.
+const maxState = 1 << 30
 
 // Forget has the daemon give up what will never come back. With dry it only
 // tells whether the daemon would; a refusal is an error in its words.

@@ -76,10 +76,15 @@ func ofIntent(before *store.State, i *eventpb.Intent) object {
 	return o
 }
 
-// Methods whose outcome has the id of what they made.
+// Methods of which more is told than of others.
 const (
 	runPodSandbox   = "RunPodSandbox"
 	createContainer = "CreateContainer"
+	startContainer  = "StartContainer"
+
+	stopContainer    = "StopContainer"
+	stopPodSandbox   = "StopPodSandbox"
+	removePodSandbox = "RemovePodSandbox"
 )
 
 func ofOutcome(before *store.State, i *eventpb.Intent, out *eventpb.Outcome) object {
@@ -200,8 +205,18 @@ func (o object) containerChange(old *eventpb.Container) string {
 }
 
 // failed tells whether an observation is of a container that ended badly by
-// itself: one that was stopped before mostly has an exit code of its signal.
+// itself: one that was stopped, or is just being, mostly has an exit code of
+// its signal.
 func (o object) failed(before *store.State) bool {
-	stopped := before.Container(o.containerID).GetState() == eventpb.ContainerState_CONTAINER_STATE_EXITED
-	return o.ctr.GetExitCode() != 0 && !stopped
+	if o.ctr.GetExitCode() == 0 || before.Container(o.containerID).GetState() == eventpb.ContainerState_CONTAINER_STATE_EXITED {
+		return false
+	}
+	for op := range before.OperationsOf(o.ctr.GetBackend()) {
+		i := op.GetIntent()
+		if i.GetMethod() == stopContainer && i.GetContainerId() == o.containerID ||
+			i.GetMethod() == stopPodSandbox && i.GetSandboxId() == o.sandboxID {
+			return false
+		}
+	}
+	return true
 }

@@ -59,47 +59,68 @@ const RecordHelp = `  seq          position in the log, 1, 2, 3, … without gap
                protobuf's JSON form (64 bit numbers are strings, what is zero
                is left out), without the data of steps`
 
+// Kinds are the kinds of events by name, in the order of their definition.
+var Kinds = func() []string {
+	var names []string
+	fields := kindOneof.Fields()
+	for i := range fields.Len() {
+		names = append(names, fields.Get(i).JSONName())
+	}
+	return names
+}()
+
+var kindOneof = (&eventpb.Event{}).ProtoReflect().Descriptor().Oneofs().ByName("kind")
+
+// KindOf returns the kind of an event: one of [Kinds], or "unknown".
+func KindOf(e *eventpb.Event) string {
+	if f := e.ProtoReflect().WhichOneof(kindOneof); f != nil {
+		return f.JSONName()
+	}
+	return "unknown"
+}
+
 // NewRecord returns the record of an event that came after the state before.
 func NewRecord(before *store.State, e *eventpb.Event) (Record, error) {
 	r := Record{Seq: e.GetSeq(), Time: Exact(time.Unix(0, e.GetTime())), Op: e.GetOp(), Backend: e.GetBackend(), MinReader: e.GetMinReader()}
+	r.Kind = KindOf(e)
 	r.Method = before.Operation(e.GetOp()).GetIntent().GetMethod()
 	r.of(objectsOf(before, e))
 	var message proto.Message
 	switch k := e.GetKind().(type) {
 	case *eventpb.Event_Started:
-		r.Kind, message = "started", k.Started
+		message = k.Started
 	case *eventpb.Event_Stopped:
-		r.Kind, message = "stopped", k.Stopped
+		message = k.Stopped
 	case *eventpb.Event_Intent:
-		r.Kind, message = "intent", k.Intent
+		message = k.Intent
 		r.Method = k.Intent.GetMethod()
 	case *eventpb.Event_Step:
-		r.Kind, message = "step", withoutData(k.Step)
+		message = withoutData(k.Step)
 	case *eventpb.Event_Outcome:
-		r.Kind, message = "outcome", k.Outcome
+		message = k.Outcome
 		r.ended(k.Outcome.GetCode(), k.Outcome.GetDuration())
 		r.Message = k.Outcome.GetMessage()
 	case *eventpb.Event_Observed:
-		r.Kind, message = "observed", k.Observed
+		message = k.Observed
 	case *eventpb.Event_Health:
-		r.Kind, message = "health", k.Health
+		message = k.Health
 		r.Message = k.Health.GetError()
 	case *eventpb.Event_Policy:
-		r.Kind, message = "policy", k.Policy
+		message = k.Policy
 	case *eventpb.Event_Called:
-		r.Kind, message = "called", k.Called
+		message = k.Called
 		r.Method = k.Called.GetMethod()
 		r.ended(k.Called.GetCode(), k.Called.GetDuration())
 	case *eventpb.Event_Probed:
-		r.Kind, message = "probed", k.Probed
+		message = k.Probed
 		r.Method, r.Code = execSync, codeName(k.Probed.GetCode())
 	case *eventpb.Event_Noticed:
-		r.Kind, message = "noticed", k.Noticed
+		message = k.Noticed
 		r.Message = k.Noticed.GetMessage()
 	case *eventpb.Event_Forgotten:
-		r.Kind, message = "forgotten", k.Forgotten
+		message = k.Forgotten
 	default:
-		r.Kind, message = "unknown", (*eventpb.Started)(nil)
+		message = (*eventpb.Started)(nil)
 	}
 	detail, err := protojson.Marshal(message)
 	if err != nil {

@@ -9,7 +9,11 @@ import (
 
 // Selector selects pods, and their sandboxes and containers. The zero value
 // selects everything.
-type Selector struct{ text, namespace, name string }
+type Selector struct {
+	text, namespace, name string
+	// within is the namespace that all must be in, "" for any.
+	within string
+}
 
 // NewSelector reads what a person wrote to name a pod: its name, namespace and
 // name with a slash between, its uid, or the id of a sandbox or container, with
@@ -26,10 +30,20 @@ func NewSelector(text string) Selector {
 	return s
 }
 
+// In returns a selector of what s selects, as far as it is in a namespace; ""
+// stands for all of them.
+func (s Selector) In(namespace string) Selector {
+	s.within = namespace
+	return s
+}
+
+// all tells whether s selects everything.
+func (s Selector) all() bool { return s.text == "" && s.within == "" }
+
 // Selects tells whether an event, which came after the state before, is about
 // anything that s selects.
 func (s Selector) Selects(before *store.State, e *eventpb.Event) bool {
-	return s.text == "" || len(s.of(objectsOf(before, e))) > 0
+	return s.all() || len(s.of(objectsOf(before, e))) > 0
 }
 
 // match says how well something is named by a selector.
@@ -45,6 +59,8 @@ const (
 func (s Selector) match(o object) match {
 	ids := [...]string{o.pod.GetUid(), o.sandboxID, o.containerID}
 	switch {
+	case s.within != "" && o.pod.GetNamespace() != s.within:
+		return no
 	case s.text == "", s.matchName(o):
 		return exact
 	}
@@ -66,7 +82,7 @@ func (s Selector) matchName(o object) bool {
 
 // of returns the objects that s selects.
 func (s Selector) of(objects []object) []object {
-	if s.text == "" {
+	if s.all() {
 		return objects
 	}
 	var selected []object

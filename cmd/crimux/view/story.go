@@ -20,6 +20,10 @@ type Story struct {
 	// Backends and Sandboxes are those it had, in order.
 	Backends  []string `json:"backends"`
 	Sandboxes []string `json:"sandboxes"`
+	// Restarts counts containers that were started in the place of one of the
+	// same name, and Exits those that ended by themselves with an error.
+	Restarts int `json:"restarts"`
+	Exits    int `json:"exits"`
 	// Lines are in the order in which they began.
 	Lines []*Line `json:"lines"`
 }
@@ -50,14 +54,35 @@ type Line struct {
 	// Recovered is set on what recovery after a crash found or did.
 	Recovered bool `json:"recovered,omitempty"`
 
-	intent *eventpb.Intent
+	facts
+}
+
+// facts are what a line's words were made of.
+type facts struct {
+	intent  *eventpb.Intent
+	outcome *eventpb.Outcome
+	// route is of a decision, and policy what was in force then.
+	route  *eventpb.Route
+	policy *eventpb.Policy
+	// found is set where a sandbox was seen that nobody knew, ended where a
+	// container was seen to end by itself.
+	found bool
+	ended *eventpb.Container
+	// gone is set where the object was seen to be there no more, cutShort
+	// where a crash kept an operation from an outcome of its own.
+	gone, cutShort bool
+	noticed        *eventpb.Noticed
+	probed         *eventpb.Probed
+	health         *eventpb.Health
+	run            run
 }
 
 // Step is an effect within an operation.
 type Step struct {
-	Seq  uint64 `json:"seq"`
-	Name string `json:"name"`
-	ID   string `json:"id,omitempty"`
+	Seq  uint64    `json:"seq"`
+	Time time.Time `json:"time"`
+	Name string    `json:"name"`
+	ID   string    `json:"id,omitempty"`
 }
 
 // StoryHelp documents Story for the commands' help.
@@ -65,13 +90,15 @@ const StoryHelp = `  namespace, name, uid
   state        READY, NOTREADY, removed, or "" where it never had a sandbox
   backends     those it was on, in order
   sandboxes    ids of its sandboxes, in order
+  restarts     containers that were started in the place of one that ended
+  exits        containers that ended by themselves with an error
   lines        what happened, in order:
     seq, endSeq  first and last event; no endSeq where there is no outcome
     time         when it began, RFC 3339
     event        CRI method, or Route, Observed, Noticed, Health, Started or
                  Forgotten
     op, backend, sandboxId, containerId, container (its name), code, durationMs
-    steps        [{seq, name, id}], effects within the operation
+    steps        [{seq, time, name, id}], effects within the operation
     result       what came of it, in words
     failed       whether that is bad
     recovered    true on what recovery after a crash found or did`
@@ -88,6 +115,9 @@ type Teller struct {
 	// down are the backends whose absence a story has told.
 	down map[*Story]map[string]bool
 }
+
+// removed is the state of a pod of which nothing is there any more.
+const removed = "removed"
 
 // NewTeller returns a teller of the stories of pods.
 func NewTeller(pods []FoundPod) *Teller {
@@ -123,7 +153,7 @@ func (s *Story) stateIn(after *store.State) string {
 		}
 	}
 	if len(s.Sandboxes) > 0 {
-		return "removed"
+		return removed
 	}
 	return ""
 }

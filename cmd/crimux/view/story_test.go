@@ -33,6 +33,8 @@ func (s *script) add(op, backend string, kind any) *script {
 		e.Kind = &eventpb.Event_Probed{Probed: k}
 	case *eventpb.Noticed:
 		e.Kind = &eventpb.Event_Noticed{Noticed: k}
+	case *eventpb.Policy:
+		e.Kind = &eventpb.Event_Policy{Policy: k}
 	case *eventpb.Forgotten:
 		e.Kind = &eventpb.Event_Forgotten{Forgotten: k}
 	}

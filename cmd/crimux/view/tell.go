@@ -12,10 +12,10 @@ import (
 func (t *Teller) tell(s *Story, o object, before *store.State, e *eventpb.Event) {
 	switch k := e.GetKind().(type) {
 	case *eventpb.Event_Intent:
-		t.intent(s, o, e, k.Intent)
+		t.intent(s, o, before, e, k.Intent)
 	case *eventpb.Event_Step:
 		if l := t.open[e.GetOp()]; l != nil {
-			l.Steps = append(l.Steps, Step{e.GetSeq(), k.Step.GetName(), k.Step.GetId()})
+			l.Steps = append(l.Steps, Step{e.GetSeq(), time.Unix(0, e.GetTime()).UTC(), k.Step.GetName(), k.Step.GetId()})
 		}
 	case *eventpb.Event_Outcome:
 		t.outcome(s, o, e, k.Outcome)
@@ -29,22 +29,29 @@ func (t *Teller) tell(s *Story, o object, before *store.State, e *eventpb.Event)
 	case *eventpb.Event_Probed:
 		l := s.add(e, execSync, o)
 		l.Code, l.Failed = codeName(k.Probed.GetCode()), probeFailed(k.Probed)
-		l.Result = join(": ", probeWords(k.Probed), o.name())
+		l.probed, l.Result = k.Probed, join(": ", probeWords(k.Probed), o.name())
 	case *eventpb.Event_Noticed:
 		l := s.add(e, "Noticed", o)
-		l.Failed, l.Result = true, join(": ", noticedWords(k.Noticed), o.name())
+		l.noticed, l.Failed, l.Result = k.Noticed, true, join(": ", noticedWords(k.Noticed), o.name())
 	case *eventpb.Event_Forgotten:
-		l := s.add(e, "Forgotten", o)
+		l := s.add(e, forgotten, o)
 		l.Failed, l.Result = true, join(": ", "given up by the operator", o.name())
 	}
 }
 
+// Names of lines that are no methods.
+const (
+	observed  = "Observed"
+	forgotten = "Forgotten"
+)
+
 // noOutcome is what is said of an operation until more is known.
 const noOutcome = "no outcome yet"
 
-func (t *Teller) intent(s *Story, o object, e *eventpb.Event, i *eventpb.Intent) {
+func (t *Teller) intent(s *Story, o object, before *store.State, e *eventpb.Event, i *eventpb.Intent) {
 	if r := i.GetRoute(); r != nil {
-		s.add(e, "Route", o).Result = routeWords(r)
+		l := s.add(e, "Route", o)
+		l.route, l.policy, l.Result = r, before.Policy(), routeWords(r)
 	}
 	if e.GetOp() == "" {
 		return // The fold makes nothing of it either.
@@ -63,28 +70,34 @@ func (t *Teller) outcome(s *Story, o object, e *eventpb.Event, out *eventpb.Outc
 	}
 	delete(t.open, e.GetOp())
 	if out.GetRecovered() {
-		l.Failed, l.Result = true, strings.Replace(l.Result, noOutcome, "cut short", 1)
+		l.cutShort, l.Failed, l.Result = true, true, strings.Replace(l.Result, noOutcome, "cut short", 1)
 		began := l
 		l = s.add(e, began.Event, o)
 		l.intent, l.Recovered = began.intent, true
 	} else {
 		l.End, l.SandboxID, l.ContainerID = e.GetSeq(), o.sandboxID, o.containerID
 	}
-	l.Code, l.Failed = codeName(out.GetCode()), out.GetCode() != 0
+	l.outcome, l.Code, l.Failed = out, codeName(out.GetCode()), out.GetCode() != 0
 	l.DurationMs = milliseconds(time.Duration(out.GetDuration()))
 	l.Result = join("; ", outcomeWords(l.intent, out, o, false), broughtWords(l.Steps))
+	if !l.Failed && l.Event == startContainer && o.attempt > 0 {
+		s.Restarts++
+	}
 }
 
 // broughtWords says where the image of a container was brought from.
 func broughtWords(steps []Step) string {
 	var words []string
 	for _, st := range steps {
-		if strings.HasPrefix(st.Name, "image.") {
+		if strings.HasPrefix(st.Name, imageStep) {
 			words = append(words, join(" ", clean(st.Name), clean(st.ID)))
 		}
 	}
 	return join(", ", words...)
 }
+
+// imageStep is how the names of steps begin that an operation's words tell.
+const imageStep = "image."
 
 // lateness is how long after a container's end the news of it is worth saying.
 const lateness = 2 * time.Second
@@ -94,8 +107,14 @@ func (t *Teller) observed(s *Story, o object, before *store.State, e *eventpb.Ev
 	if change == "" {
 		return
 	}
-	l := s.add(e, "Observed", o)
+	l := s.add(e, observed, o)
 	l.Failed = o.failed(before)
+	l.gone = o.gone
+	l.found = o.sandbox != nil && before.Sandbox(o.sandboxID) == nil
+	if l.Failed {
+		l.ended = o.ctr
+		s.Exits++
+	}
 	ended := ""
 	if at := o.ctr.GetFinishedAt(); at != 0 {
 		if late := time.Duration(e.GetTime() - at); late >= lateness {
@@ -121,7 +140,7 @@ func (t *Teller) started(before *store.State, e *eventpb.Event, st *eventpb.Star
 			continue
 		}
 		l := s.add(e, "Started", object{})
-		l.Failed, l.Result = r == killed, startedWords(st, r)
+		l.run, l.Failed, l.Result = r, r == killed, startedWords(st, r)
 	}
 }
 
@@ -157,7 +176,7 @@ func (t *Teller) health(before *store.State, e *eventpb.Event, h *eventpb.Health
 		}
 		t.down[s][e.GetBackend()] = !h.GetUp()
 		l := s.add(e, "Health", object{})
-		l.Failed, l.Result = !h.GetUp(), "backend "+healthWords(h)
+		l.health, l.Failed, l.Result = h, !h.GetUp(), "backend "+healthWords(h)
 	}
 }
 

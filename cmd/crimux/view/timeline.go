@@ -8,19 +8,32 @@ import (
 )
 
 // WriteStory writes a story for people. Its times count from its beginning;
-// with a zero now they are absolute.
+// with a zero now they are absolute. The steps of an operation follow it; how
+// long each took counts from the step before, or from the operation's begin.
 func WriteStory(w io.Writer, s *Story, now time.Time, colour bool) error {
 	if _, err := fmt.Fprintln(w, s.title(now)); err != nil {
 		return err
 	}
 	t := NewTable(w, colour, "AT", "SEQ", "BACKEND", "EVENT", "TOOK", "RESULT")
-	for _, l := range s.Lines {
-		at := absolute(l.Time)
-		if !now.IsZero() {
-			at = "+" + took(l.Time.Sub(s.Lines[0].Time))
+	at := func(when time.Time) string {
+		if now.IsZero() {
+			return absolute(when)
 		}
-		if err := t.Row(l.Failed, at, l.span(), orNone(l.Backend), l.Event, l.took(), l.Result); err != nil {
+		return "+" + took(when.Sub(s.Lines[0].Time))
+	}
+	for _, l := range s.Lines {
+		if err := t.Row(l.Failed, at(l.Time), l.span(), orNone(l.Backend), l.Event, l.took(), l.Result); err != nil {
 			return err
+		}
+		from := l.Time
+		for _, st := range l.Steps {
+			if strings.HasPrefix(st.Name, imageStep) {
+				continue
+			}
+			if err := t.Row(false, at(st.Time), fmt.Sprint(st.Seq), "", "  step", took(st.Time.Sub(from)), join(" ", clean(st.Name), Short(st.ID))); err != nil {
+				return err
+			}
+			from = st.Time
 		}
 	}
 	return t.Flush()
@@ -41,6 +54,14 @@ func (s *Story) title(now time.Time) string {
 	}
 	if len(s.Sandboxes) > 1 {
 		fmt.Fprintf(&b, ", %d sandboxes", len(s.Sandboxes))
+	}
+	for _, n := range []struct {
+		n    int
+		what string
+	}{{s.Restarts, "restart"}, {s.Exits, "failed exit"}} {
+		if n.n > 0 {
+			b.WriteString(", " + count(n.n, n.what))
+		}
 	}
 	if len(s.Lines) > 0 {
 		began := s.Lines[0].Time

@@ -28,6 +28,9 @@ func clean(s string) string {
 	}, s)
 }
 
+// Clean makes text out of the log fit for one line of a terminal.
+func Clean(s string) string { return clean(s) }
+
 // codeName is the name of a gRPC code.
 func codeName(code uint32) string { return codes.Code(code).String() }
 
