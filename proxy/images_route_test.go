@@ -226,6 +226,17 @@ func TestImagesInOneList(t *testing.T) {
 	if h := got[1].GetSpec().GetRuntimeHandler(); h != "front-a" {
 		t.Errorf("the image of a's handler is of %q", h)
 	}
+	st, err := n.images.StreamImages(t.Context(), &runtimeapi.StreamImagesRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	streamed := 0
+	for r, err := st.Recv(); err == nil; r, err = st.Recv() {
+		streamed += len(r.Images)
+	}
+	if streamed != 2 {
+		t.Errorf("%d images are streamed", streamed)
+	}
 	n.b.edit(func() { n.b.images["1"].Id = "no-more-both" })
 	if got := list(); len(got) != 3 || got[0].Size != 10 || got[0].Pinned {
 		t.Errorf("without duplicates the list is %v", got)
