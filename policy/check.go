@@ -26,6 +26,7 @@ func (r *reader) check(c *Config) {
 	}
 	r.checkHealth(c.Health)
 	r.checkRecord(c.Record)
+	r.checkSinks(c)
 	r.checkBackends(c)
 	r.checkRoutes(c)
 	r.checkDefault(c)

@@ -65,6 +65,8 @@ type Config struct {
 	Health Health
 	// Record says what events keep beyond what they always keep.
 	Record Record
+	// Sinks are where events are shipped.
+	Sinks []Sink
 }
 
 // BackendType tells how crimux talks to a backend.

@@ -115,6 +115,9 @@ func TestLoadEveryKey(t *testing.T) {
 		Migration: Migration{To: "zeta", BackendHandler: "runc", Percent: 100},
 		Health:    Health{ProbeInterval: 500 * time.Millisecond, DownAfter: time.Minute},
 		Record:    Record{Annotations: []string{"team.example/owner", "cost.example/*"}},
+		Sinks: []Sink{{
+			Name: "near", Type: SinkOTLP, Endpoint: "http://[::1]:4318", Protocol: ProtocolHTTP, Headers: []Header{{"x-scope", "node"}},
+		}},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)

@@ -39,7 +39,8 @@ func (r *reader) config(root *yaml.Node) *Config {
 		}},
 		field{"record", func(key string, n *yaml.Node) {
 			r.object(key, n, field{"annotations", r.texts(&c.Record.Annotations)})
-		}})
+		}},
+		field{"sinks", r.list(r.sink(c))})
 	if r.failed[""] {
 		return c // not even a mapping; that nothing is in it is no news
 	}
