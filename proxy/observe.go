@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"time"
 
@@ -48,8 +49,9 @@ func (s *Server) observe(ctx context.Context, m *backends.Member, cause string) 
 	s.dropUnderway(o, before, m.Name())
 	again = size(o) < all
 	again = s.askExits(ctx, m, o) || again
+	err = s.reclaim(ctx, m, o)
 	if size(o) > 0 {
-		err = s.remember(ctx, o, m.Name())
+		err = errors.Join(err, s.remember(ctx, o, m.Name()))
 	}
 	f.tell(ctx, changes)
 	return again, err
