@@ -25,6 +25,7 @@ var needs = []struct{ tool, pkg string }{
 	{"containerd-shim-runc-v2", "containerd"},
 	{"runc", "runc"},
 	{"iptables", "iptables"},
+	{"mkfs.ext4", "e2fsprogs"},
 	{"ip", "iproute2"},
 	{"ps", "procps"},
 }
