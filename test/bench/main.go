@@ -26,16 +26,21 @@ func main() {
 	flag.IntVar(&b.per, "containers", 1, "containers in each pod")
 	flag.IntVar(&b.rounds, "rounds", 300, "calls of each kind and way")
 	flag.StringVar(&b.peer, "peer", "", "shell command that runs another CRI shim for Docker on $PEER_SOCKET, with $DOCKER_HOST, $CNI_CONF_DIR, $CNI_BIN_DIR, $CNI_CACHE_DIR and $POD_INFRA_IMAGE (use exec)")
-	only := flag.String("only", "", "containerd, docker or logs; empty is all")
+	only := flag.String("only", "", "containerd, docker, logs, hang or idle; empty is all")
+	v2 := flag.Bool("v2", false, "containerd 2.x instead of the distribution's")
 	flag.Parse()
-	if err := b.run(ctx, *only); err != nil {
+	options := lab.Options{Log: os.Stderr}
+	if *v2 {
+		options.Containerd = lab.V2
+	}
+	if err := b.run(ctx, options, *only); err != nil {
 		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
 		os.Exit(1)
 	}
 }
 
-func (b *bench) run(ctx context.Context, only string) (err error) {
-	l, err := lab.Start(ctx, lab.Options{Log: os.Stderr})
+func (b *bench) run(ctx context.Context, options lab.Options, only string) (err error) {
+	l, err := lab.Start(ctx, options)
 	if err != nil {
 		return err
 	}
@@ -52,6 +57,8 @@ func (b *bench) run(ctx context.Context, only string) (err error) {
 		{"containerd", b.containerd, node.Options{NoDocker: true}},
 		{"docker", b.docker, node.Options{NoContainerd: true}},
 		{"logs", b.logs, node.Options{}},
+		{"hang", b.hang, node.Options{}},
+		{"idle", b.idle, node.Options{}},
 	} {
 		if only != "" && only != part.name {
 			continue
