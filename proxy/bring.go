@@ -228,7 +228,7 @@ func (w wanted) on(ctx context.Context, m *backends.Member) (string, wire.Messag
 func (s *Server) copyImage(ctx context.Context, from, to *backends.Member, ref string, img wire.Message, w wanted) (brought, error) {
 	// One and the same image may have another id there: then it is known by
 	// its digest, and there already.
-	if have := firstOn(ctx, to, texts(img, 3)); have != "" {
+	if have := firstOn(ctx, to, texts(img, imageDigests)); have != "" {
 		return brought{ref: have}, nil
 	}
 	source, gives := from.Backend.(backends.ImageSource)
@@ -239,6 +239,13 @@ func (s *Server) copyImage(ctx context.Context, from, to *backends.Member, ref s
 	archive, info, err := source.ExportImage(ctx, ref)
 	if err != nil {
 		return brought{}, err
+	}
+	// A name that it has already is that of another image.
+	known := append([]string{w.asked, info.ID}, texts(img, imageDigests)...)
+	for _, n := range append([]string{w.name}, info.Names...) {
+		if firstOn(ctx, to, []string{n}) == "" {
+			known = append(known, n)
+		}
 	}
 	err = sink.ImportImage(ctx, archive, info)
 	if cerr := archive.Close(); err == nil {
@@ -251,7 +258,7 @@ func (s *Server) copyImage(ctx context.Context, from, to *backends.Member, ref s
 	if name == "" {
 		name = ref
 	}
-	have := firstOn(ctx, to, append([]string{w.asked, info.ID}, append(texts(img, 3), append([]string{w.name}, info.Names...)...)...))
+	have := firstOn(ctx, to, known)
 	if have == "" {
 		return brought{}, status.Errorf(codes.DataLoss, "the image is not there afterwards")
 	}

@@ -61,9 +61,13 @@ func nodeOf(t testing.TB, extra string, wrap func(*fakeRuntime, backends.Backend
 	return n
 }
 
-// needsImage has a fake make containers only of images that it has.
+// needsImage has a fake make containers only of images that it has, and pull
+// none.
 func needsImage(f *fakeRuntime) {
 	f.setBefore(func(_ context.Context, method string, req any) error {
+		if method == "PullImage" {
+			return status.Error(codes.NotFound, "no registry")
+		}
 		r, ok := req.(*runtimeapi.CreateContainerRequest)
 		if !ok {
 			return nil
@@ -85,6 +89,8 @@ type imageStore struct {
 	exports atomic.Int32
 	failing error
 	renames string
+	// nameless has a copy get no name, as where all are another's.
+	nameless bool
 	// held keeps an import waiting.
 	held chan struct{}
 }
@@ -118,8 +124,11 @@ func (i *imageStore) ImportImage(ctx context.Context, archive io.Reader, info ba
 	}
 	i.f.edit(func() {
 		img := &runtimeapi.Image{Id: id}
-		for _, name := range append([]string{id}, info.Names...) {
-			i.f.images[name] = img
+		i.f.images[id] = img
+		for _, name := range info.Names {
+			if !i.nameless {
+				i.f.images[name] = img
+			}
 		}
 	})
 	return nil
@@ -205,6 +214,28 @@ func TestImageHasAnotherIDThere(t *testing.T) {
 	}
 	if a.exports.Load() != 1 {
 		t.Errorf("it was copied %d times", a.exports.Load())
+	}
+}
+
+// TestAnotherImageOfItsName: a container is not made of whatever has the name
+// that its image has elsewhere.
+func TestAnotherImageOfItsName(t *testing.T) {
+	n, _, b := copying(t)
+	n.a.edit(func() { n.a.images["sha256:1"] = &runtimeapi.Image{Id: "sha256:1", RepoTags: []string{"reg/app:1"}} })
+	give(n.b, "sha256:2", "reg/app:1")
+	sb := n.run(t, "web", "front-b")
+	b.nameless = true
+	b.renames = "sha256:other"
+	_, err := n.CreateContainer(t.Context(), withImageNamed(sb, "web", "sha256:1", "reg/app:1"))
+	wantCode(t, err, codes.NotFound, "is not there afterwards")
+	b.renames = ""
+	if _, err := n.CreateContainer(t.Context(), withImageNamed(sb, "web", "sha256:1", "reg/app:1")); err != nil {
+		t.Error(err)
+	}
+	for _, c := range n.b.containers {
+		if c.Image.Image != "sha256:1" {
+			t.Errorf("the container is made of %s", c.Image.Image)
+		}
 	}
 }
 
@@ -324,7 +355,6 @@ func TestImageIsPulledAgain(t *testing.T) {
 // a pod that has not pulled it: it may be one that must not.
 func TestAnothersCredentials(t *testing.T) {
 	n := nodeOf(t, "", nil)
-	needsImage(n.b)
 	pull := &runtimeapi.PullImageRequest{
 		Image: &runtimeapi.ImageSpec{Image: "reg/app:1"}, SandboxConfig: runRequest("one", "front-b").Config,
 		Auth: &runtimeapi.AuthConfig{Password: canary},
@@ -333,6 +363,7 @@ func TestAnothersCredentials(t *testing.T) {
 	if _, err := n.images.PullImage(t.Context(), pull); err != nil {
 		t.Fatal(err)
 	}
+	needsImage(n.b)
 	n.b.edit(func() { clear(n.b.images) })
 	other := n.run(t, "two", "front-b")
 	_, err := n.CreateContainer(t.Context(), withImageNamed(other, "two", "reg/app:1", ""))
