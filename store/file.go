@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -20,9 +21,11 @@ import (
 const FileName = "events.db"
 
 var (
-	bucketMeta   = []byte("meta")
-	bucketEvents = []byte("events")
-	keyFormat    = []byte("format")
+	bucketMeta      = []byte("meta")
+	bucketEvents    = []byte("events")
+	bucketSnapshots = []byte("snapshots")
+	keyFormat       = []byte("format")
+	keyBase         = []byte("base")
 )
 
 // formatMagic tells a log from any other bbolt file.
@@ -107,6 +110,15 @@ func create(path string, now func() time.Time) error {
 	return d.Sync()
 }
 
+// syncDir makes the entries of the folder that path is in durable.
+func syncDir(path string) error {
+	d, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
 // makeDir makes a directory with its parents, and syncs each parent that got a
 // new entry: a log in a directory that a crash takes away is lost as well.
 func makeDir(dir string) error {
@@ -140,22 +152,28 @@ func initialize(path string, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	err = db.Update(func(tx *bbolt.Tx) error {
-		meta, err := tx.CreateBucket(bucketMeta)
-		if err != nil {
+	return errors.Join(db.Update(f.begin), db.Close())
+}
+
+// begin makes an empty database a log without events.
+func (f format) begin(tx *bbolt.Tx) error {
+	meta, err := tx.CreateBucket(bucketMeta)
+	if err != nil {
+		return err
+	}
+	for _, name := range [][]byte{bucketEvents, bucketSnapshots} {
+		if _, err := tx.CreateBucket(name); err != nil {
 			return err
 		}
-		if _, err := tx.CreateBucket(bucketEvents); err != nil {
-			return err
-		}
-		return meta.Put(keyFormat, f.encode())
-	})
-	return errors.Join(err, db.Close())
+	}
+	return meta.Put(keyFormat, f.encode())
 }
 
 // file is a log's file while it is open.
 type file struct {
-	path   string
+	path string
+	// swap is held for writing while the file is replaced by a smaller one.
+	swap   sync.RWMutex
 	f      *os.File
 	db     *bbolt.DB
 	format format
@@ -173,22 +191,40 @@ func openFile(path string, readOnly, noSync bool) (*file, error) {
 	if readOnly {
 		flags, how = os.O_RDONLY, syscall.LOCK_SH
 	}
-	// Never a symlink or a FIFO that somebody put there.
-	f, err := os.OpenFile(path, flags|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
+	for {
+		// Never a symlink or a FIFO that somebody put there.
+		f, err := os.OpenFile(path, flags|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+		if err != nil {
+			return nil, err
+		}
+		o := &file{path: path, f: f}
+		err = lock(o.f, how)
+		if err == nil && !sameFile(f, path) {
+			// It was replaced by a smaller one while the lock was waited for.
+			if err := o.close(); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if err == nil {
+			err = o.open(readOnly, noSync)
+		}
+		if err != nil {
+			return nil, errors.Join(err, o.close())
+		}
+		return o, nil
 	}
-	o := &file{path: path, f: f}
-	if err := o.open(how, readOnly, noSync); err != nil {
-		return nil, errors.Join(err, o.close())
-	}
-	return o, nil
 }
 
-func (o *file) open(how int, readOnly, noSync bool) error {
-	if err := lock(o.f, how); err != nil {
-		return err
-	}
+// sameFile tells whether path still names f.
+func sameFile(f *os.File, path string) bool {
+	opened, err := f.Stat()
+	named, err2 := os.Lstat(path)
+	return err == nil && err2 == nil && os.SameFile(opened, named)
+}
+
+// open checks and maps the file, which is locked.
+func (o *file) open(readOnly, noSync bool) error {
 	// Under the lock, or a commit in progress would look like damage.
 	if err := checkPages(o.f); err != nil {
 		return o.name(err)
@@ -199,7 +235,6 @@ func (o *file) open(how int, readOnly, noSync bool) error {
 			ReadOnly:     readOnly,
 			NoSync:       noSync,
 			FreelistType: bbolt.FreelistMapType,
-			NoStatistics: true,
 			OpenFile:     func(string, int, os.FileMode) (*os.File, error) { return o.f, nil },
 		})
 		return err
@@ -220,6 +255,13 @@ func (o *file) open(how int, readOnly, noSync bool) error {
 // use runs fn, which uses bbolt, and gives its errors the names that this
 // package has for them, and the file's.
 func (o *file) use(fn func() error) error {
+	o.swap.RLock()
+	defer o.swap.RUnlock()
+	return o.guarded(fn)
+}
+
+// guarded is use for who holds swap.
+func (o *file) guarded(fn func() error) error {
 	if err := o.broken.Load(); err != nil {
 		return o.name(err)
 	}
@@ -233,6 +275,15 @@ func (o *file) use(fn func() error) error {
 // view runs fn in a read transaction, which must be a short one.
 func (o *file) view(fn func(*bbolt.Tx) error) error {
 	return o.use(func() error { return o.db.View(fn) })
+}
+
+// update carries out a write transaction. It is for use within [file.use].
+func (o *file) update(fn func(*bbolt.Tx) error) error { return o.db.Update(fn) }
+
+// used is how many bytes of the file are in use, as of tx.
+func used(tx *bbolt.Tx) int64 {
+	stats := tx.DB().Stats()
+	return tx.Size() - int64(stats.FreePageN+stats.PendingPageN)*int64(tx.DB().Info().PageSize)
 }
 
 // name puts the file's name before an error.

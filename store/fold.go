@@ -23,6 +23,10 @@ const (
 	rebootExitCode = 255
 )
 
+// foldVersion rises when the same events amount to another state than before,
+// so that no snapshot of an older fold stands in for the events.
+const foldVersion = 1
+
 // Fold applies all events to a new state. The first error, be it of events or
 // of the fold, ends it.
 func Fold(events iter.Seq2[*eventpb.Event, error]) (*State, error) {
@@ -48,14 +52,21 @@ func Fold(events iter.Seq2[*eventpb.Event, error]) (*State, error) {
 // ErrRefused; the state is then as before. Steps and outcomes of operations
 // that are not open, intents without one and events of an unknown kind have no
 // effect, but for what an outcome says was found.
+//
+// A Compacted in place of events makes the state [State.Partial]. A Snapshot
+// ends that: the state becomes the one in it. Where the state is not partial,
+// a snapshot that is not equal to it is ErrRefused.
 func (s *State) Apply(e *eventpb.Event) error {
+	if snap := e.GetSnapshot(); snap != nil {
+		return s.meet(e, snap)
+	}
 	if e.GetSeq() <= s.seq {
 		return fmt.Errorf("event %d: %w: the state is at event %d", e.GetSeq(), ErrRefused, s.seq)
 	}
 	if e.GetMinReader() > Schema {
 		return fmt.Errorf("event %d: %w: it needs schema %d, known is %d", e.GetSeq(), ErrNewer, e.GetMinReader(), Schema)
 	}
-	if e.GetIntent() != nil && s.operations[e.GetOp()] != nil {
+	if e.GetIntent() != nil && s.operations[e.GetOp()] != nil && !s.partial {
 		return fmt.Errorf("event %d: %w: operation %s is open already", e.GetSeq(), ErrRefused, e.GetOp())
 	}
 	s.apply(e)
@@ -82,6 +93,8 @@ func (s *State) apply(e *eventpb.Event) {
 		s.policy = k.Policy
 	case *eventpb.Event_Forgotten:
 		s.forgotten(e, k.Forgotten)
+	case *eventpb.Event_Compacted:
+		s.partial = true
 	}
 }
 

@@ -88,7 +88,7 @@ func FuzzFold(f *testing.F) {
 // well amount to another log.
 func FuzzFile(f *testing.F) {
 	sample := filepath.Join(f.TempDir(), FileName)
-	writeSample(f, sample, 120)
+	writeBare(f, sample, 120)
 	data, err := os.ReadFile(sample)
 	if err != nil {
 		f.Fatal(err)

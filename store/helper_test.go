@@ -21,10 +21,13 @@ import (
 // roles are what the test binary does as a child of itself; each gets its
 // arguments and ends with os.Exit or by being killed.
 var roles = map[string]func(args []string) error{
-	"append": appendForever,
-	"damage": openDamaged,
-	"hold":   holdOpen,
+	"append":  appendForever,
+	"damage":  openDamaged,
+	"salvage": salvageAll,
+	"hold":    holdOpen,
 }
+
+var background = context.Background()
 
 const roleVar = "CRIMUX_STORE_TEST_ROLE"
 
@@ -43,7 +46,7 @@ func TestMain(m *testing.M) {
 // child starts the test binary in a role.
 func child(t *testing.T, role string, args ...string) (*exec.Cmd, *bufio.Scanner) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 	t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, os.Args[0], args...)
 	cmd.Env = append(os.Environ(), roleVar+"="+role)

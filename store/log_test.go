@@ -46,7 +46,7 @@ func TestReopen(t *testing.T) {
 	}
 	var last *eventpb.Event
 	err := again.Records(8, func(r Record) (err error) {
-		if r.Seq == 8 {
+		if r.Seq == 8 && last == nil {
 			last, err = r.Event()
 		}
 		return err

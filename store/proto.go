@@ -1,12 +1,46 @@
 package store
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"slices"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/crimux/crimux/store/eventpb"
 )
+
+// meet takes up a snapshot that is found after the last event in the state.
+func (s *State) meet(e *eventpb.Event, snap *eventpb.Snapshot) error {
+	m := snap.GetState()
+	if e.GetSeq() != s.seq || m.GetSeq() != s.seq {
+		return fmt.Errorf("snapshot %d: %w: the state is at event %d", e.GetSeq(), ErrRefused, s.seq)
+	}
+	if !s.partial {
+		if snap.GetFold() != foldVersion {
+			return nil // another release's; the events are here
+		}
+		have, err := marshalState(s.Proto())
+		if err != nil {
+			return err
+		}
+		if want, err := marshalState(m); err != nil || !bytes.Equal(have, want) {
+			return fmt.Errorf("snapshot %d: %w: it is not what the events up to it amount to", e.GetSeq(), ErrRefused)
+		}
+		return nil
+	}
+	n, err := FromProto(m)
+	if err != nil {
+		return fmt.Errorf("snapshot %d: %w", e.GetSeq(), err)
+	}
+	*s = *n
+	return nil
+}
+
+func marshalState(m *eventpb.State) ([]byte, error) {
+	return proto.MarshalOptions{Deterministic: true}.Marshal(m)
+}
 
 // Proto returns the state as a message: the same state always gives the same
 // message, and with deterministic marshalling the same bytes. The message

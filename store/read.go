@@ -40,15 +40,22 @@ func (o *file) records(from, to uint64, fn func(Record) error) error {
 }
 
 // page copies out the records from from on, at most to to, in one transaction.
+// Each snapshot comes after the last event in it, within the same page, so that
+// who goes on after that event misses none.
 func (o *file) page(from, to uint64) ([]Record, error) {
 	var page []Record
 	size := 0
-	err := o.scan(from, to, func(r Record) error {
-		page = append(page, Record{Seq: r.Seq, Value: append([]byte(nil), r.Value...)})
-		if size += len(r.Value); size >= pageBytes || len(page) == pageRecords {
-			return errPageFull
-		}
-		return nil
+	err := o.view(func(tx *bbolt.Tx) error {
+		return scanEvents(tx, from, to, func(r Record) error {
+			page = append(page, Record{Seq: r.Seq, Value: append([]byte(nil), r.Value...)})
+			if s, ok := snapshotToShow(tx, r.Seq); ok {
+				page = append(page, s)
+			}
+			if size += len(r.Value); size >= pageBytes || len(page) >= pageRecords {
+				return errPageFull
+			}
+			return nil
+		})
 	})
 	if err != nil && !errors.Is(err, errPageFull) {
 		return nil, err
@@ -59,22 +66,24 @@ func (o *file) page(from, to uint64) ([]Record, error) {
 // scan calls fn for each record from from to to within one read transaction.
 // The value is only valid within fn.
 func (o *file) scan(from, to uint64, fn func(Record) error) error {
-	return o.view(func(tx *bbolt.Tx) error {
-		c := tx.Bucket(bucketEvents).Cursor()
-		for k, v := c.Seek(seqKey(from)); k != nil; k, v = c.Next() {
-			seq, err := keySeq(k)
-			if err != nil {
-				return err
-			}
-			if seq > to {
-				return nil
-			}
-			if err := fn(Record{Seq: seq, Value: v}); err != nil {
-				return err
-			}
+	return o.view(func(tx *bbolt.Tx) error { return scanEvents(tx, from, to, fn) })
+}
+
+func scanEvents(tx *bbolt.Tx, from, to uint64, fn func(Record) error) error {
+	c := tx.Bucket(bucketEvents).Cursor()
+	for k, v := c.Seek(seqKey(from)); k != nil; k, v = c.Next() {
+		seq, err := keySeq(k)
+		if err != nil {
+			return err
 		}
-		return nil
-	})
+		if seq > to {
+			return nil
+		}
+		if err := fn(Record{Seq: seq, Value: v}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func seqKey(seq uint64) []byte { return binary.BigEndian.AppendUint64(nil, seq) }

@@ -5,6 +5,8 @@ import (
 	"math"
 	"sync/atomic"
 
+	"go.etcd.io/bbolt"
+
 	"github.com/crimux/crimux/store/eventpb"
 )
 
@@ -24,27 +26,40 @@ type Reader struct {
 func OpenReadOnly(path string) (*Reader, error) {
 	f, err := openFile(path, true, false)
 	if err != nil {
-		return nil, err
+		return nil, missing(path, err)
 	}
 	return &Reader{file: f}, nil
 }
 
 // Records calls fn for each record from sequence number from on, in order. It
 // ends with the first error of fn or of reading. The record is fn's to keep.
+// Where the log does not reach as far as its mark says it did, ErrDamaged comes
+// after the last record.
 func (r *Reader) Records(from uint64, fn func(Record) error) error {
 	if r.closed.Load() {
 		return ErrClosed
 	}
-	return r.file.records(from, math.MaxUint64-1, fn)
+	if err := r.file.records(from, math.MaxUint64-1, fn); err != nil {
+		return err
+	}
+	chain, err := r.file.end()
+	if err != nil {
+		return err
+	}
+	return r.file.compareMark(chain)
 }
 
-// State verifies all records and folds them.
+// State returns the fold of the log: that of the newest snapshot that is whole,
+// and of all records after it, which it verifies.
 func (r *Reader) State() (*State, error) {
 	if r.closed.Load() {
 		return nil, ErrClosed
 	}
-	s, _, err := load(r.file)
-	return s, err
+	s, err := load(r.file)
+	if err != nil {
+		return nil, err
+	}
+	return s.state, r.file.compareMark(s.chain)
 }
 
 // Close lets go of the file.
@@ -55,20 +70,23 @@ func (r *Reader) Close() error {
 	return r.file.close()
 }
 
-// load verifies and folds all records of the file.
-func load(f *file) (*State, *Chain, error) {
-	s, chain := NewState(), &Chain{}
-	err := f.scan(0, math.MaxUint64, func(r Record) error {
-		e, err := chain.Next(r)
-		if err != nil {
+// load folds the file: the newest snapshot, and all records after it, which it
+// verifies.
+func load(f *file) (start, error) {
+	var s start
+	err := f.view(func(tx *bbolt.Tx) (err error) {
+		if s, err = newestStart(tx); err != nil {
 			return err
 		}
-		return refold(s, e)
+		return scanEvents(tx, s.chain.Last()+1, math.MaxUint64, func(r Record) error {
+			e, err := s.chain.Next(r)
+			if err != nil {
+				return err
+			}
+			return refold(s.state, e)
+		})
 	})
-	if err != nil {
-		return nil, nil, err
-	}
-	return s, chain, nil
+	return s, err
 }
 
 // refold applies an event that was in the log. What the fold refuses should

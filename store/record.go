@@ -19,8 +19,11 @@ const Schema = 1
 // maxEvent is the size above which an event is refused.
 const maxEvent = 16 << 20
 
+// Versions of records, by what they are.
 const (
-	recordVersion = 1
+	recordVersion   = 1 // an event
+	stubVersion     = 2 // a Compacted, in place of events; its key is the last of them
+	snapshotVersion = 3 // a Snapshot, under the number of the last event in it
 
 	atCRC     = 1
 	atPrev    = atCRC + crc32.Size
@@ -37,8 +40,12 @@ type Record struct {
 
 // newRecord builds the record that follows one whose hash is prev.
 func newRecord(seq uint64, prev [sha256.Size]byte, payload []byte) Record {
+	return recordOf(recordVersion, seq, prev, payload)
+}
+
+func recordOf(version byte, seq uint64, prev [sha256.Size]byte, payload []byte) Record {
 	v := make([]byte, atPayload+len(payload))
-	v[0] = recordVersion
+	v[0] = version
 	copy(v[atPrev:], prev[:])
 	copy(v[atPayload:], payload)
 	r := Record{Seq: seq, Value: v}
@@ -66,11 +73,14 @@ func (r Record) check() error {
 		return r.damaged("checksum does not match (the file was changed or the disk lost a write)")
 	}
 	// The checksum was right: this is no flipped bit.
-	if v := r.Value[0]; v != recordVersion {
-		return fmt.Errorf("record %d: %w: version %d, known is %d", r.Seq, ErrNewer, v, recordVersion)
+	if v := r.Value[0]; v < recordVersion || v > snapshotVersion {
+		return fmt.Errorf("record %d: %w: version %d, known is %d", r.Seq, ErrNewer, v, snapshotVersion)
 	}
 	return nil
 }
+
+// prev is the hash of the record before, as r carries it.
+func (r Record) prev() [sha256.Size]byte { return [sha256.Size]byte(r.Value[atPrev:atPayload]) }
 
 // Event checks the record's checksum and decodes it. It keeps nothing of
 // r.Value. Errors are ErrDamaged and, where the event needs a newer reader,
@@ -89,7 +99,27 @@ func (r Record) Event() (*eventpb.Event, error) {
 	if e.GetMinReader() > Schema {
 		return nil, fmt.Errorf("record %d: %w: it needs schema %d, known is %d", r.Seq, ErrNewer, e.GetMinReader(), Schema)
 	}
-	return e, nil
+	return e, r.fits(e)
+}
+
+// fits tells whether a record of its version can hold the event.
+func (r Record) fits(e *eventpb.Event) error {
+	switch r.Value[0] {
+	case stubVersion:
+		c := e.GetCompacted()
+		if c == nil || c.GetLast() != r.Seq || c.GetFirst() == 0 || c.GetFirst() > c.GetLast() || len(c.GetLastHash()) != sha256.Size {
+			return r.damaged("is a stub that does not say what it stands for")
+		}
+	case snapshotVersion:
+		if s := e.GetSnapshot(); s == nil || s.GetState().GetSeq() != r.Seq {
+			return r.damaged("is a snapshot of no state, or of another event's")
+		}
+	default:
+		if e.GetCompacted() != nil || e.GetSnapshot() != nil {
+			return r.damaged("holds what no event can be")
+		}
+	}
+	return nil
 }
 
 func (r Record) damaged(format string, args ...any) error {
@@ -104,22 +134,57 @@ type Chain struct {
 }
 
 // Next verifies that r follows the record before: that its sequence number is
-// the next, its checksum is right and it carries the hash of the one before.
-// It returns r's event and keeps nothing of r.Value. After an error the chain
+// the next, or where it is a stub, that of the first event it stands for is;
+// that its checksum is right and that it carries the hash of the one before. A
+// snapshot must carry the number and hash of the record it is found after. Next
+// returns r's event and keeps nothing of r.Value. After an error the chain
 // stands where it stood.
 func (c *Chain) Next(r Record) (*eventpb.Event, error) {
-	if r.Seq != c.last+1 {
-		return nil, fmt.Errorf("record %d: %w: it follows record %d (records are missing)", r.Seq, ErrDamaged, c.last)
+	e, link, err := r.link()
+	if link.first != c.last+1 && (err == nil || link.kind == recordVersion) {
+		if link.kind == snapshotVersion {
+			return nil, r.damaged("is a snapshot that is found after record %d", c.last)
+		}
+		return nil, fmt.Errorf("record %d: %w: it follows record %d (records are missing)", link.first, ErrDamaged, c.last)
 	}
-	e, err := r.Event()
 	if err != nil {
 		return nil, err
 	}
-	if [sha256.Size]byte(r.Value[atPrev:atPayload]) != c.head {
+	if link.prev != c.head {
 		return nil, r.damaged("does not carry the hash of the record before (one of the two was replaced)")
 	}
-	c.last, c.head = r.Seq, r.hash()
+	c.last, c.head = link.last, link.hash
 	return e, nil
+}
+
+// link is a record's place in the chain.
+type link struct {
+	kind        byte
+	first, last uint64
+	prev, hash  [sha256.Size]byte
+}
+
+// link decodes the record and finds its place. Of a record that is damaged the
+// place is what its key says.
+func (r Record) link() (*eventpb.Event, link, error) {
+	l := link{kind: recordVersion, first: r.Seq, last: r.Seq}
+	if len(r.Value) > 0 {
+		l.kind = r.Value[0]
+	}
+	e, err := r.Event()
+	if err != nil {
+		return nil, l, err
+	}
+	l.prev = r.prev()
+	switch l.kind {
+	case stubVersion:
+		l.first, l.hash = e.GetCompacted().GetFirst(), [sha256.Size]byte(e.GetCompacted().GetLastHash())
+	case snapshotVersion:
+		l.first, l.hash = r.Seq+1, l.prev
+	default:
+		l.hash = r.hash()
+	}
+	return e, l, nil
 }
 
 // Last returns the sequence number of the last record that was verified.
@@ -129,7 +194,16 @@ func (c *Chain) Last() uint64 { return c.last }
 // the same head at the same sequence number hold the same events.
 func (c *Chain) Head() [sha256.Size]byte { return c.head }
 
-// push makes r, which was built here, the last record.
+// chainAfter is the chain whose last record is r, which may be a stub.
+func chainAfter(r Record) Chain {
+	_, l, err := r.link()
+	if err != nil {
+		return Chain{last: r.Seq, head: r.hash()} // whatever it is, nothing continues it
+	}
+	return Chain{last: l.last, head: l.hash}
+}
+
+// push makes r, which was built here and is an event, the last record.
 func (c *Chain) push(r Record) { c.last, c.head = r.Seq, r.hash() }
 
 // Fields that the writer adds to an event that was serialized before its

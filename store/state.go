@@ -18,6 +18,8 @@ type State struct {
 	seq    uint64
 	bootID string
 	policy *eventpb.Policy
+	// partial is set after a gap, until the next snapshot.
+	partial bool
 
 	sandboxes  map[string]*eventpb.Sandbox
 	containers map[string]*eventpb.Container
@@ -51,6 +53,11 @@ func NewState() *State {
 // Seq returns the sequence number of the last event in the state, 0 where
 // there is none.
 func (s *State) Seq() uint64 { return s.seq }
+
+// Partial tells that events before this point were taken out of the log, and
+// that the state is only what those that are left amount to: enough to tell the
+// story of a pod whose events were kept, and not what was at that time.
+func (s *State) Partial() bool { return s.partial }
 
 // BootID returns the kernel's boot id of the last start.
 func (s *State) BootID() string { return s.bootID }

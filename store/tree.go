@@ -96,6 +96,11 @@ func (p *pages) leaf(pg page, bucket, minKey, maxKey []byte) error {
 		return err
 	}
 	for _, e := range elements {
+		if !e.bucket && (bytes.Equal(bucket, bucketEvents) || bytes.Equal(bucket, bucketSnapshots)) {
+			if _, err := keySeq(e.key); err != nil {
+				return err
+			}
+		}
 		if !e.bucket {
 			continue
 		}
@@ -200,7 +205,7 @@ func (p *pages) freelist() error {
 func (p *pages) lostCommit() error {
 	var chain Chain
 	if p.last.Seq != 0 {
-		chain.push(p.last)
+		chain = chainAfter(p.last)
 	}
 	for id := uint64(firstPage); id < uint64(p.size/p.meta.pageSize); id++ {
 		if id < p.meta.pages && p.used[id] {

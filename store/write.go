@@ -1,6 +1,7 @@
 package store
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math"
@@ -34,17 +35,21 @@ type admitted struct {
 // commit writes a batch, publishes it and tells who waits.
 func (l *Log) commit(batch []*Pending) {
 	a := l.admit(batch)
-	if err := l.persist(a); err != nil {
-		if l.opts.OnFailure != nil {
-			l.opts.OnFailure(err)
-		}
+	err := writeError(l.persist(a))
+	if err != nil {
+		l.opts.OnFailure(err)
+		l.trouble.Store(&err)
 		for _, p := range a.pending {
 			p.finish(0, err)
 		}
 		return
 	}
+	if len(a.records) > 0 {
+		l.trouble.Store(nil)
+	}
 	l.chain = a.chain
-	l.publish(a.events)
+	l.publish(a.events, a.chain.Head())
+	l.keeper.wrote(l, a)
 	seq := a.chain.Last()
 	for _, p := range a.pending {
 		if n := len(p.events); n > 0 {
@@ -80,16 +85,38 @@ func (l *Log) admit(batch []*Pending) admitted {
 }
 
 // persist commits the records. When it returns an error none of them counts
-// as written.
+// as written. A full disk is given the ballast, once.
 func (l *Log) persist(a admitted) error {
 	if len(a.records) == 0 {
 		return nil
 	}
-	err := l.file.use(func() error {
-		return l.update(func(tx *bbolt.Tx) error { return l.put(tx, a.records) })
-	})
-	l.failed = err != nil
+	if limit := l.opts.MaxSize; limit > 0 && l.used.Load() >= limit {
+		l.keeper.wake()
+		return fmt.Errorf("%w: it has %d bytes, all that log.maxSize allows", ErrFull, l.used.Load())
+	}
+	if l.suspect.Load() {
+		if err := l.renew(); err != nil {
+			return err
+		}
+	}
+	err := l.try(a.records)
+	if noRoom(err) && l.dropBallast() {
+		l.lookAtDisk()
+		err = l.try(a.records)
+	}
+	if err != nil && !noRoom(err) && !errors.Is(err, ErrDamaged) {
+		l.suspect.Store(true)
+	}
 	return err
+}
+
+// try carries out the transaction of a commit.
+func (l *Log) try(records []Record) error {
+	return l.file.use(func() error {
+		err := l.update(func(tx *bbolt.Tx) error { return l.put(tx, records) })
+		l.failed = err != nil
+		return err
+	})
 }
 
 func (l *Log) put(tx *bbolt.Tx, records []Record) error {
@@ -105,6 +132,7 @@ func (l *Log) put(tx *bbolt.Tx, records []Record) error {
 			return err
 		}
 	}
+	l.used.Store(used(tx))
 	return nil
 }
 
@@ -125,9 +153,10 @@ func dropAfter(b *bbolt.Bucket, last uint64) error {
 }
 
 // publish folds the committed events into the state and wakes who follows.
-func (l *Log) publish(events []*eventpb.Event) {
+func (l *Log) publish(events []*eventpb.Event, head [sha256.Size]byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.head = head
 	for _, e := range events {
 		l.state.apply(e)
 	}
@@ -175,6 +204,9 @@ func (o *openOps) admit(events []*eventpb.Event) error {
 				return fmt.Errorf("an outcome of operation %s, which is not open", op)
 			}
 			noted[op] = false
+		}
+		if e.GetCompacted() != nil || e.GetSnapshot() != nil {
+			return errors.New("only the log itself writes stubs and snapshots")
 		}
 		if e.GetMinReader() > Schema {
 			return fmt.Errorf("it needs schema %d, this is %d", e.GetMinReader(), Schema)

@@ -163,6 +163,9 @@ type Event struct {
 	//	*Event_Probed
 	//	*Event_Noticed
 	//	*Event_Forgotten
+	//	*Event_Compacted
+	//	*Event_Snapshot
+	//	*Event_Salvaged
 	Kind          isEvent_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -348,6 +351,33 @@ func (x *Event) GetForgotten() *Forgotten {
 	return nil
 }
 
+func (x *Event) GetCompacted() *Compacted {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_Compacted); ok {
+			return x.Compacted
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetSnapshot() *Snapshot {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_Snapshot); ok {
+			return x.Snapshot
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetSalvaged() *Salvaged {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_Salvaged); ok {
+			return x.Salvaged
+		}
+	}
+	return nil
+}
+
 type isEvent_Kind interface {
 	isEvent_Kind()
 }
@@ -400,6 +430,18 @@ type Event_Forgotten struct {
 	Forgotten *Forgotten `protobuf:"bytes,27,opt,name=forgotten,proto3,oneof"`
 }
 
+type Event_Compacted struct {
+	Compacted *Compacted `protobuf:"bytes,28,opt,name=compacted,proto3,oneof"`
+}
+
+type Event_Snapshot struct {
+	Snapshot *Snapshot `protobuf:"bytes,29,opt,name=snapshot,proto3,oneof"`
+}
+
+type Event_Salvaged struct {
+	Salvaged *Salvaged `protobuf:"bytes,30,opt,name=salvaged,proto3,oneof"`
+}
+
 func (*Event_Started) isEvent_Kind() {}
 
 func (*Event_Stopped) isEvent_Kind() {}
@@ -423,6 +465,12 @@ func (*Event_Probed) isEvent_Kind() {}
 func (*Event_Noticed) isEvent_Kind() {}
 
 func (*Event_Forgotten) isEvent_Kind() {}
+
+func (*Event_Compacted) isEvent_Kind() {}
+
+func (*Event_Snapshot) isEvent_Kind() {}
+
+func (*Event_Salvaged) isEvent_Kind() {}
 
 // Started is the first event of each run of the daemon.
 type Started struct {
@@ -1517,6 +1565,298 @@ func (x *Forgotten) GetSandboxIds() []string {
 	return nil
 }
 
+// Compacted stands in place of events that were taken out of the log: those
+// after the event before it up to its own sequence number.
+type Compacted struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The first and last of them, and how many there were.
+	First uint64 `protobuf:"varint,1,opt,name=first,proto3" json:"first,omitempty"`
+	Last  uint64 `protobuf:"varint,2,opt,name=last,proto3" json:"last,omitempty"`
+	Count uint64 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
+	// SHA-256 of the last of them as it was stored, so that the chain goes on.
+	LastHash []byte `protobuf:"bytes,4,opt,name=last_hash,json=lastHash,proto3" json:"last_hash,omitempty"`
+	// How many of them were not taken out but lost to damage.
+	Lost uint64 `protobuf:"varint,5,opt,name=lost,proto3" json:"lost,omitempty"`
+	// Time of the last of them, as far as it is known.
+	LastTime int64 `protobuf:"varint,6,opt,name=last_time,json=lastTime,proto3" json:"last_time,omitempty"`
+	// Failed operations among them that were as one that is kept.
+	Repeated      []*Repeated `protobuf:"bytes,7,rep,name=repeated,proto3" json:"repeated,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Compacted) Reset() {
+	*x = Compacted{}
+	mi := &file_store_eventpb_event_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Compacted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Compacted) ProtoMessage() {}
+
+func (x *Compacted) ProtoReflect() protoreflect.Message {
+	mi := &file_store_eventpb_event_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Compacted.ProtoReflect.Descriptor instead.
+func (*Compacted) Descriptor() ([]byte, []int) {
+	return file_store_eventpb_event_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Compacted) GetFirst() uint64 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *Compacted) GetLast() uint64 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+func (x *Compacted) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Compacted) GetLastHash() []byte {
+	if x != nil {
+		return x.LastHash
+	}
+	return nil
+}
+
+func (x *Compacted) GetLost() uint64 {
+	if x != nil {
+		return x.Lost
+	}
+	return 0
+}
+
+func (x *Compacted) GetLastTime() int64 {
+	if x != nil {
+		return x.LastTime
+	}
+	return 0
+}
+
+func (x *Compacted) GetRepeated() []*Repeated {
+	if x != nil {
+		return x.Repeated
+	}
+	return nil
+}
+
+// Repeated counts failures that were like one that is kept in full: of the
+// same method, on the same object, with the same code and message.
+type Repeated struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The operation that is kept.
+	Op string `protobuf:"bytes,1,opt,name=op,proto3" json:"op,omitempty"`
+	// How many more there were, and when the last of them ended.
+	Count         uint64 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	LastTime      int64  `protobuf:"varint,3,opt,name=last_time,json=lastTime,proto3" json:"last_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Repeated) Reset() {
+	*x = Repeated{}
+	mi := &file_store_eventpb_event_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Repeated) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Repeated) ProtoMessage() {}
+
+func (x *Repeated) ProtoReflect() protoreflect.Message {
+	mi := &file_store_eventpb_event_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Repeated.ProtoReflect.Descriptor instead.
+func (*Repeated) Descriptor() ([]byte, []int) {
+	return file_store_eventpb_event_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Repeated) GetOp() string {
+	if x != nil {
+		return x.Op
+	}
+	return ""
+}
+
+func (x *Repeated) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Repeated) GetLastTime() int64 {
+	if x != nil {
+		return x.LastTime
+	}
+	return 0
+}
+
+// Snapshot is the state after the event of its sequence number. It is no event
+// that happened: it is found beside the events, not among them.
+type Snapshot struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	State *State                 `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
+	// Version of the fold that made it; it rises when the fold changes.
+	Fold          uint32 `protobuf:"varint,2,opt,name=fold,proto3" json:"fold,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Snapshot) Reset() {
+	*x = Snapshot{}
+	mi := &file_store_eventpb_event_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Snapshot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Snapshot) ProtoMessage() {}
+
+func (x *Snapshot) ProtoReflect() protoreflect.Message {
+	mi := &file_store_eventpb_event_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
+func (*Snapshot) Descriptor() ([]byte, []int) {
+	return file_store_eventpb_event_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Snapshot) GetState() *State {
+	if x != nil {
+		return x.State
+	}
+	return nil
+}
+
+func (x *Snapshot) GetFold() uint32 {
+	if x != nil {
+		return x.Fold
+	}
+	return 0
+}
+
+// Salvaged tells that the log was found damaged, and what became of it.
+type Salvaged struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What was found, in words.
+	Cause string `protobuf:"bytes,1,opt,name=cause,proto3" json:"cause,omitempty"`
+	// The last event before the damage that is kept, 0 where none is.
+	Kept uint64 `protobuf:"varint,2,opt,name=kept,proto3" json:"kept,omitempty"`
+	// The last event that is known to have been there; 0 where none is known to
+	// be lost.
+	Lost uint64 `protobuf:"varint,3,opt,name=lost,proto3" json:"lost,omitempty"`
+	// Where the damaged file is now, "" where there was none.
+	File          string `protobuf:"bytes,4,opt,name=file,proto3" json:"file,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Salvaged) Reset() {
+	*x = Salvaged{}
+	mi := &file_store_eventpb_event_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Salvaged) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Salvaged) ProtoMessage() {}
+
+func (x *Salvaged) ProtoReflect() protoreflect.Message {
+	mi := &file_store_eventpb_event_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Salvaged.ProtoReflect.Descriptor instead.
+func (*Salvaged) Descriptor() ([]byte, []int) {
+	return file_store_eventpb_event_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Salvaged) GetCause() string {
+	if x != nil {
+		return x.Cause
+	}
+	return ""
+}
+
+func (x *Salvaged) GetKept() uint64 {
+	if x != nil {
+		return x.Kept
+	}
+	return 0
+}
+
+func (x *Salvaged) GetLost() uint64 {
+	if x != nil {
+		return x.Lost
+	}
+	return 0
+}
+
+func (x *Salvaged) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
+}
+
 // Sandbox is a pod sandbox as last known.
 type Sandbox struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -1544,7 +1884,7 @@ type Sandbox struct {
 
 func (x *Sandbox) Reset() {
 	*x = Sandbox{}
-	mi := &file_store_eventpb_event_proto_msgTypes[15]
+	mi := &file_store_eventpb_event_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1556,7 +1896,7 @@ func (x *Sandbox) String() string {
 func (*Sandbox) ProtoMessage() {}
 
 func (x *Sandbox) ProtoReflect() protoreflect.Message {
-	mi := &file_store_eventpb_event_proto_msgTypes[15]
+	mi := &file_store_eventpb_event_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1569,7 +1909,7 @@ func (x *Sandbox) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sandbox.ProtoReflect.Descriptor instead.
 func (*Sandbox) Descriptor() ([]byte, []int) {
-	return file_store_eventpb_event_proto_rawDescGZIP(), []int{15}
+	return file_store_eventpb_event_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Sandbox) GetId() string {
@@ -1688,7 +2028,7 @@ type Container struct {
 
 func (x *Container) Reset() {
 	*x = Container{}
-	mi := &file_store_eventpb_event_proto_msgTypes[16]
+	mi := &file_store_eventpb_event_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1700,7 +2040,7 @@ func (x *Container) String() string {
 func (*Container) ProtoMessage() {}
 
 func (x *Container) ProtoReflect() protoreflect.Message {
-	mi := &file_store_eventpb_event_proto_msgTypes[16]
+	mi := &file_store_eventpb_event_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1713,7 +2053,7 @@ func (x *Container) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Container.ProtoReflect.Descriptor instead.
 func (*Container) Descriptor() ([]byte, []int) {
-	return file_store_eventpb_event_proto_rawDescGZIP(), []int{16}
+	return file_store_eventpb_event_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Container) GetId() string {
@@ -1872,7 +2212,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_store_eventpb_event_proto_msgTypes[17]
+	mi := &file_store_eventpb_event_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1884,7 +2224,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_store_eventpb_event_proto_msgTypes[17]
+	mi := &file_store_eventpb_event_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1897,7 +2237,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_store_eventpb_event_proto_rawDescGZIP(), []int{17}
+	return file_store_eventpb_event_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Operation) GetOp() string {
@@ -1956,7 +2296,7 @@ type Backend struct {
 
 func (x *Backend) Reset() {
 	*x = Backend{}
-	mi := &file_store_eventpb_event_proto_msgTypes[18]
+	mi := &file_store_eventpb_event_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1968,7 +2308,7 @@ func (x *Backend) String() string {
 func (*Backend) ProtoMessage() {}
 
 func (x *Backend) ProtoReflect() protoreflect.Message {
-	mi := &file_store_eventpb_event_proto_msgTypes[18]
+	mi := &file_store_eventpb_event_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1981,7 +2321,7 @@ func (x *Backend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backend.ProtoReflect.Descriptor instead.
 func (*Backend) Descriptor() ([]byte, []int) {
-	return file_store_eventpb_event_proto_rawDescGZIP(), []int{18}
+	return file_store_eventpb_event_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Backend) GetName() string {
@@ -2029,7 +2369,7 @@ type State struct {
 
 func (x *State) Reset() {
 	*x = State{}
-	mi := &file_store_eventpb_event_proto_msgTypes[19]
+	mi := &file_store_eventpb_event_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2041,7 +2381,7 @@ func (x *State) String() string {
 func (*State) ProtoMessage() {}
 
 func (x *State) ProtoReflect() protoreflect.Message {
-	mi := &file_store_eventpb_event_proto_msgTypes[19]
+	mi := &file_store_eventpb_event_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2054,7 +2394,7 @@ func (x *State) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use State.ProtoReflect.Descriptor instead.
 func (*State) Descriptor() ([]byte, []int) {
-	return file_store_eventpb_event_proto_rawDescGZIP(), []int{19}
+	return file_store_eventpb_event_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *State) GetSeq() uint64 {
@@ -2110,7 +2450,7 @@ var File_store_eventpb_event_proto protoreflect.FileDescriptor
 
 const file_store_eventpb_event_proto_rawDesc = "" +
 	"\n" +
-	"\x19store/eventpb/event.proto\x12\x0fcrimux.store.v1\"\xf7\x05\n" +
+	"\x19store/eventpb/event.proto\x12\x0fcrimux.store.v1\"\xa5\a\n" +
 	"\x05Event\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x12\n" +
 	"\x04time\x18\x02 \x01(\x03R\x04time\x12\x1d\n" +
@@ -2129,7 +2469,10 @@ const file_store_eventpb_event_proto_rawDesc = "" +
 	"\x06called\x18\x18 \x01(\v2\x17.crimux.store.v1.CalledH\x00R\x06called\x121\n" +
 	"\x06probed\x18\x19 \x01(\v2\x17.crimux.store.v1.ProbedH\x00R\x06probed\x124\n" +
 	"\anoticed\x18\x1a \x01(\v2\x18.crimux.store.v1.NoticedH\x00R\anoticed\x12:\n" +
-	"\tforgotten\x18\x1b \x01(\v2\x1a.crimux.store.v1.ForgottenH\x00R\tforgottenB\x06\n" +
+	"\tforgotten\x18\x1b \x01(\v2\x1a.crimux.store.v1.ForgottenH\x00R\tforgotten\x12:\n" +
+	"\tcompacted\x18\x1c \x01(\v2\x1a.crimux.store.v1.CompactedH\x00R\tcompacted\x127\n" +
+	"\bsnapshot\x18\x1d \x01(\v2\x19.crimux.store.v1.SnapshotH\x00R\bsnapshot\x127\n" +
+	"\bsalvaged\x18\x1e \x01(\v2\x19.crimux.store.v1.SalvagedH\x00R\bsalvagedB\x06\n" +
 	"\x04kind\"N\n" +
 	"\aStarted\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x10\n" +
@@ -2223,7 +2566,27 @@ const file_store_eventpb_event_proto_rawDesc = "" +
 	"\tForgotten\x12\x14\n" +
 	"\x05whole\x18\x01 \x01(\bR\x05whole\x12\x1f\n" +
 	"\vsandbox_ids\x18\x02 \x03(\tR\n" +
-	"sandboxIds\"\xd3\x04\n" +
+	"sandboxIds\"\xd0\x01\n" +
+	"\tCompacted\x12\x14\n" +
+	"\x05first\x18\x01 \x01(\x04R\x05first\x12\x12\n" +
+	"\x04last\x18\x02 \x01(\x04R\x04last\x12\x14\n" +
+	"\x05count\x18\x03 \x01(\x04R\x05count\x12\x1b\n" +
+	"\tlast_hash\x18\x04 \x01(\fR\blastHash\x12\x12\n" +
+	"\x04lost\x18\x05 \x01(\x04R\x04lost\x12\x1b\n" +
+	"\tlast_time\x18\x06 \x01(\x03R\blastTime\x125\n" +
+	"\brepeated\x18\a \x03(\v2\x19.crimux.store.v1.RepeatedR\brepeated\"M\n" +
+	"\bRepeated\x12\x0e\n" +
+	"\x02op\x18\x01 \x01(\tR\x02op\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\x04R\x05count\x12\x1b\n" +
+	"\tlast_time\x18\x03 \x01(\x03R\blastTime\"L\n" +
+	"\bSnapshot\x12,\n" +
+	"\x05state\x18\x01 \x01(\v2\x16.crimux.store.v1.StateR\x05state\x12\x12\n" +
+	"\x04fold\x18\x02 \x01(\rR\x04fold\"\\\n" +
+	"\bSalvaged\x12\x14\n" +
+	"\x05cause\x18\x01 \x01(\tR\x05cause\x12\x12\n" +
+	"\x04kept\x18\x02 \x01(\x04R\x04kept\x12\x12\n" +
+	"\x04lost\x18\x03 \x01(\x04R\x04lost\x12\x12\n" +
+	"\x04file\x18\x04 \x01(\tR\x04file\"\xd3\x04\n" +
 	"\aSandbox\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\abackend\x18\x02 \x01(\tR\abackend\x12)\n" +
@@ -2325,7 +2688,7 @@ func file_store_eventpb_event_proto_rawDescGZIP() []byte {
 }
 
 var file_store_eventpb_event_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_store_eventpb_event_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_store_eventpb_event_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_store_eventpb_event_proto_goTypes = []any{
 	(SandboxState)(0),   // 0: crimux.store.v1.SandboxState
 	(ContainerState)(0), // 1: crimux.store.v1.ContainerState
@@ -2344,17 +2707,21 @@ var file_store_eventpb_event_proto_goTypes = []any{
 	(*Probed)(nil),      // 14: crimux.store.v1.Probed
 	(*Noticed)(nil),     // 15: crimux.store.v1.Noticed
 	(*Forgotten)(nil),   // 16: crimux.store.v1.Forgotten
-	(*Sandbox)(nil),     // 17: crimux.store.v1.Sandbox
-	(*Container)(nil),   // 18: crimux.store.v1.Container
-	(*Operation)(nil),   // 19: crimux.store.v1.Operation
-	(*Backend)(nil),     // 20: crimux.store.v1.Backend
-	(*State)(nil),       // 21: crimux.store.v1.State
-	nil,                 // 22: crimux.store.v1.Intent.LabelsEntry
-	nil,                 // 23: crimux.store.v1.Intent.AnnotationsEntry
-	nil,                 // 24: crimux.store.v1.Sandbox.LabelsEntry
-	nil,                 // 25: crimux.store.v1.Sandbox.AnnotationsEntry
-	nil,                 // 26: crimux.store.v1.Container.LabelsEntry
-	nil,                 // 27: crimux.store.v1.Container.AnnotationsEntry
+	(*Compacted)(nil),   // 17: crimux.store.v1.Compacted
+	(*Repeated)(nil),    // 18: crimux.store.v1.Repeated
+	(*Snapshot)(nil),    // 19: crimux.store.v1.Snapshot
+	(*Salvaged)(nil),    // 20: crimux.store.v1.Salvaged
+	(*Sandbox)(nil),     // 21: crimux.store.v1.Sandbox
+	(*Container)(nil),   // 22: crimux.store.v1.Container
+	(*Operation)(nil),   // 23: crimux.store.v1.Operation
+	(*Backend)(nil),     // 24: crimux.store.v1.Backend
+	(*State)(nil),       // 25: crimux.store.v1.State
+	nil,                 // 26: crimux.store.v1.Intent.LabelsEntry
+	nil,                 // 27: crimux.store.v1.Intent.AnnotationsEntry
+	nil,                 // 28: crimux.store.v1.Sandbox.LabelsEntry
+	nil,                 // 29: crimux.store.v1.Sandbox.AnnotationsEntry
+	nil,                 // 30: crimux.store.v1.Container.LabelsEntry
+	nil,                 // 31: crimux.store.v1.Container.AnnotationsEntry
 }
 var file_store_eventpb_event_proto_depIdxs = []int32{
 	3,  // 0: crimux.store.v1.Event.started:type_name -> crimux.store.v1.Started
@@ -2369,34 +2736,39 @@ var file_store_eventpb_event_proto_depIdxs = []int32{
 	14, // 9: crimux.store.v1.Event.probed:type_name -> crimux.store.v1.Probed
 	15, // 10: crimux.store.v1.Event.noticed:type_name -> crimux.store.v1.Noticed
 	16, // 11: crimux.store.v1.Event.forgotten:type_name -> crimux.store.v1.Forgotten
-	5,  // 12: crimux.store.v1.Intent.pod:type_name -> crimux.store.v1.PodKey
-	6,  // 13: crimux.store.v1.Intent.route:type_name -> crimux.store.v1.Route
-	22, // 14: crimux.store.v1.Intent.labels:type_name -> crimux.store.v1.Intent.LabelsEntry
-	23, // 15: crimux.store.v1.Intent.annotations:type_name -> crimux.store.v1.Intent.AnnotationsEntry
-	17, // 16: crimux.store.v1.Outcome.sandbox:type_name -> crimux.store.v1.Sandbox
-	18, // 17: crimux.store.v1.Outcome.container:type_name -> crimux.store.v1.Container
-	17, // 18: crimux.store.v1.Observed.sandboxes:type_name -> crimux.store.v1.Sandbox
-	18, // 19: crimux.store.v1.Observed.containers:type_name -> crimux.store.v1.Container
-	5,  // 20: crimux.store.v1.Sandbox.pod:type_name -> crimux.store.v1.PodKey
-	0,  // 21: crimux.store.v1.Sandbox.state:type_name -> crimux.store.v1.SandboxState
-	24, // 22: crimux.store.v1.Sandbox.labels:type_name -> crimux.store.v1.Sandbox.LabelsEntry
-	25, // 23: crimux.store.v1.Sandbox.annotations:type_name -> crimux.store.v1.Sandbox.AnnotationsEntry
-	6,  // 24: crimux.store.v1.Sandbox.route:type_name -> crimux.store.v1.Route
-	1,  // 25: crimux.store.v1.Container.state:type_name -> crimux.store.v1.ContainerState
-	26, // 26: crimux.store.v1.Container.labels:type_name -> crimux.store.v1.Container.LabelsEntry
-	27, // 27: crimux.store.v1.Container.annotations:type_name -> crimux.store.v1.Container.AnnotationsEntry
-	7,  // 28: crimux.store.v1.Operation.intent:type_name -> crimux.store.v1.Intent
-	8,  // 29: crimux.store.v1.Operation.steps:type_name -> crimux.store.v1.Step
-	17, // 30: crimux.store.v1.State.sandboxes:type_name -> crimux.store.v1.Sandbox
-	18, // 31: crimux.store.v1.State.containers:type_name -> crimux.store.v1.Container
-	19, // 32: crimux.store.v1.State.operations:type_name -> crimux.store.v1.Operation
-	20, // 33: crimux.store.v1.State.backends:type_name -> crimux.store.v1.Backend
-	12, // 34: crimux.store.v1.State.policy:type_name -> crimux.store.v1.Policy
-	35, // [35:35] is the sub-list for method output_type
-	35, // [35:35] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	17, // 12: crimux.store.v1.Event.compacted:type_name -> crimux.store.v1.Compacted
+	19, // 13: crimux.store.v1.Event.snapshot:type_name -> crimux.store.v1.Snapshot
+	20, // 14: crimux.store.v1.Event.salvaged:type_name -> crimux.store.v1.Salvaged
+	5,  // 15: crimux.store.v1.Intent.pod:type_name -> crimux.store.v1.PodKey
+	6,  // 16: crimux.store.v1.Intent.route:type_name -> crimux.store.v1.Route
+	26, // 17: crimux.store.v1.Intent.labels:type_name -> crimux.store.v1.Intent.LabelsEntry
+	27, // 18: crimux.store.v1.Intent.annotations:type_name -> crimux.store.v1.Intent.AnnotationsEntry
+	21, // 19: crimux.store.v1.Outcome.sandbox:type_name -> crimux.store.v1.Sandbox
+	22, // 20: crimux.store.v1.Outcome.container:type_name -> crimux.store.v1.Container
+	21, // 21: crimux.store.v1.Observed.sandboxes:type_name -> crimux.store.v1.Sandbox
+	22, // 22: crimux.store.v1.Observed.containers:type_name -> crimux.store.v1.Container
+	18, // 23: crimux.store.v1.Compacted.repeated:type_name -> crimux.store.v1.Repeated
+	25, // 24: crimux.store.v1.Snapshot.state:type_name -> crimux.store.v1.State
+	5,  // 25: crimux.store.v1.Sandbox.pod:type_name -> crimux.store.v1.PodKey
+	0,  // 26: crimux.store.v1.Sandbox.state:type_name -> crimux.store.v1.SandboxState
+	28, // 27: crimux.store.v1.Sandbox.labels:type_name -> crimux.store.v1.Sandbox.LabelsEntry
+	29, // 28: crimux.store.v1.Sandbox.annotations:type_name -> crimux.store.v1.Sandbox.AnnotationsEntry
+	6,  // 29: crimux.store.v1.Sandbox.route:type_name -> crimux.store.v1.Route
+	1,  // 30: crimux.store.v1.Container.state:type_name -> crimux.store.v1.ContainerState
+	30, // 31: crimux.store.v1.Container.labels:type_name -> crimux.store.v1.Container.LabelsEntry
+	31, // 32: crimux.store.v1.Container.annotations:type_name -> crimux.store.v1.Container.AnnotationsEntry
+	7,  // 33: crimux.store.v1.Operation.intent:type_name -> crimux.store.v1.Intent
+	8,  // 34: crimux.store.v1.Operation.steps:type_name -> crimux.store.v1.Step
+	21, // 35: crimux.store.v1.State.sandboxes:type_name -> crimux.store.v1.Sandbox
+	22, // 36: crimux.store.v1.State.containers:type_name -> crimux.store.v1.Container
+	23, // 37: crimux.store.v1.State.operations:type_name -> crimux.store.v1.Operation
+	24, // 38: crimux.store.v1.State.backends:type_name -> crimux.store.v1.Backend
+	12, // 39: crimux.store.v1.State.policy:type_name -> crimux.store.v1.Policy
+	40, // [40:40] is the sub-list for method output_type
+	40, // [40:40] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_store_eventpb_event_proto_init() }
@@ -2417,6 +2789,9 @@ func file_store_eventpb_event_proto_init() {
 		(*Event_Probed)(nil),
 		(*Event_Noticed)(nil),
 		(*Event_Forgotten)(nil),
+		(*Event_Compacted)(nil),
+		(*Event_Snapshot)(nil),
+		(*Event_Salvaged)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2424,7 +2799,7 @@ func file_store_eventpb_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_store_eventpb_event_proto_rawDesc), len(file_store_eventpb_event_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   26,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
