@@ -16,7 +16,7 @@ import (
 const (
 	// hangBlocks blocks of hangPods pods are made with dockerd well and frozen
 	// in turn.
-	hangBlocks, hangPods = 6, 8
+	hangBlocks, hangPods = 16, 4
 	// idleFor is how long a node on which nothing happens is watched.
 	idleFor = 30 * time.Second
 )
