@@ -7,6 +7,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"go.etcd.io/bbolt"
 
@@ -48,7 +49,7 @@ func (f *faults) update(fn func(*bbolt.Tx) error) error {
 func faulty(t *testing.T, path string) (*Log, *faults) {
 	t.Helper()
 	f := &faults{}
-	l := open(t, path, Options{NoSync: true, OnFailure: func(err error) { f.errs = append(f.errs, err) }})
+	l := open(t, path, Options{NoSync: true, Tick: time.Hour, OnFailure: func(err error) { f.errs = append(f.errs, err) }})
 	f.next, l.update = l.update, f.update
 	return l, f
 }

@@ -22,6 +22,7 @@ import (
 // arguments and ends with os.Exit or by being killed.
 var roles = map[string]func(args []string) error{
 	"append":  appendForever,
+	"compact": compactForever,
 	"damage":  openDamaged,
 	"salvage": salvageAll,
 	"hold":    holdOpen,

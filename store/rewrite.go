@@ -18,6 +18,7 @@ const rewriteSuffix = ".rewrite"
 const (
 	copyBytes = 4 << 20 // of one transaction
 	copyRest  = 2000    // events that are left for the time when nobody appends
+	copyTries = 10      // until then, however many come meanwhile
 )
 
 // renew makes the file anew when a commit failed with an error of the disk:
@@ -56,7 +57,7 @@ func (l *Log) rewriteLocked() error {
 }
 
 func (l *Log) copyTo(c *copied) error {
-	for {
+	for range copyTries {
 		before := c.last
 		err := c.more(l.file.view, math.MaxUint64)
 		if err != nil {
