@@ -1,12 +1,14 @@
 package policy
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"path"
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 )
 
@@ -91,24 +93,64 @@ func checkStream(address string) error {
 // logSize is a size as the Engine's max-size option takes it.
 var logSize = regexp.MustCompile(`^([1-9][0-9]{0,12})([kmg]?)$`)
 
-// checkLogSize tells what keeps a value from being the size of a log file.
-func checkLogSize(size string) error {
+// parseSize reads a number of bytes, or one of k, m or g bytes.
+func parseSize(size string) (int64, error) {
 	parts := logSize.FindStringSubmatch(size)
 	if parts == nil {
-		return fmt.Errorf("%s is not a size: write a number of bytes or of k, m or g, like %s", quote(size), DefaultLogMaxSize)
+		return 0, fmt.Errorf("%s is not a size: write a number of bytes or of k, m or g, like %s", quote(size), DefaultLogMaxSize)
 	}
 	n, err := strconv.ParseInt(parts[1], 10, 64)
 	if err != nil {
-		return fmt.Errorf("%s is not a size: %w", quote(size), err)
+		return 0, fmt.Errorf("%s is not a size: %w", quote(size), err)
 	}
 	unit := map[string]int64{"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}[parts[2]]
+	if n > maxLogSize/unit { // first, since otherwise the product could overflow
+		return 0, errHugeSize
+	}
+	return n * unit, nil
+}
+
+var errHugeSize = errors.New("is more than 1024g")
+
+// checkLogSize tells what keeps a value from being the size of a log file.
+func checkLogSize(size string) error {
+	n, err := parseSize(size)
 	switch {
-	case n > maxLogSize/unit: // first, since otherwise the product could overflow
+	case errors.Is(err, errHugeSize):
 		return fmt.Errorf("%s per log file fills any disk: write at most 1024g", quote(size))
-	case n*unit < minLogSize:
+	case err != nil:
+		return err
+	case n < minLogSize:
 		return fmt.Errorf("%s is too small: rotation would outrun the reader; write at least 16k", quote(size))
 	}
 	return nil
+}
+
+// The bounds of the event log: it should hold some hours of a busy node, and
+// is read as a whole at times.
+const (
+	minEventsSize = 16 << 20
+	maxEventsSize = 16 << 30
+	minRetention  = time.Minute
+	maxRetention  = 10 * 365 * 24 * time.Hour
+)
+
+// checkEventLog looks at the bounds of the event log.
+func (r *reader) checkEventLog(l EventLog) {
+	n, err := parseSize(l.MaxSize)
+	switch {
+	case errors.Is(err, errHugeSize) || err == nil && n > maxEventsSize:
+		err = fmt.Errorf("%s is too large for an event log: write at most 16g", quote(l.MaxSize))
+	case err == nil && n < minEventsSize:
+		err = fmt.Errorf("%s is too small for the events of a busy hour: write at least 16m", quote(l.MaxSize))
+	}
+	r.checkValue("log", "maxSize", err)
+	switch {
+	case l.Retention < minRetention:
+		r.checkValue("log", "retention", fmt.Errorf("%s is too short to tell anything by: write at least %s", l.Retention, minRetention))
+	case l.Retention > maxRetention:
+		r.checkValue("log", "retention", fmt.Errorf("%s is more than ten years: write at most %s; log.maxSize bounds the log in any case", l.Retention, maxRetention))
+	}
 }
 
 // The bounds of a log file: a log line can have 16 KiB, and a file should hold

@@ -25,6 +25,7 @@ func (r *reader) check(c *Config) {
 			"%s is not a runtime's name: write docker, containerd or another lower-case word", quote(c.RuntimeName))
 	}
 	r.checkHealth(c.Health)
+	r.checkEventLog(c.Log)
 	r.checkRecord(c.Record)
 	r.checkSinks(c)
 	r.checkBackends(c)

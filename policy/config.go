@@ -22,6 +22,8 @@ const (
 	DefaultLogMaxFiles    = 3
 	DefaultProbeInterval  = time.Second
 	DefaultDownAfter      = 10 * time.Second
+	DefaultEventsMaxSize  = "256m"
+	DefaultRetention      = 168 * time.Hour
 )
 
 // DefaultCNIBinDirs returns the folders where CNI plugins are looked for when
@@ -63,6 +65,8 @@ type Config struct {
 	Migration Migration
 	// Health says when a backend counts as away.
 	Health Health
+	// Log bounds the event log.
+	Log EventLog
 	// Record says what events keep beyond what they always keep.
 	Record Record
 	// Sinks are where events are shipped.
@@ -140,6 +144,24 @@ type Migration struct {
 	BackendHandler string
 	// Percent is the share that moves, 0 to 100: the pods with Bucket < Percent.
 	Percent int
+}
+
+// EventLog bounds the event log. MaxSize comes before Retention.
+type EventLog struct {
+	// MaxSize is a number of bytes, or one of k, m or g bytes: "256m".
+	MaxSize string
+	// Retention is how long events are kept, and those of a pod after it has
+	// ended.
+	Retention time.Duration
+}
+
+// Bytes is MaxSize as a number.
+func (l EventLog) Bytes() int64 {
+	n, err := parseSize(l.MaxSize)
+	if err != nil {
+		return 0 // a configuration that was checked has none that cannot be read
+	}
+	return n
 }
 
 // Health says how backends are probed.

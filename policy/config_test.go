@@ -45,6 +45,7 @@ func pinnedConfig() *Config {
 		Routes:    []RouteRule{{Handler: "docker", Backend: "docker"}, {Handler: "containerd", Backend: "containerd"}},
 		Default:   "docker",
 		Migration: Migration{To: "containerd"},
+		Log:       EventLog{MaxSize: "256m", Retention: 168 * time.Hour},
 		Health:    Health{ProbeInterval: time.Second, DownAfter: 10 * time.Second},
 	}
 }
@@ -114,6 +115,7 @@ func TestLoadEveryKey(t *testing.T) {
 		Default:   "alpha",
 		Migration: Migration{To: "zeta", BackendHandler: "runc", Percent: 100},
 		Health:    Health{ProbeInterval: 500 * time.Millisecond, DownAfter: time.Minute},
+		Log:       EventLog{MaxSize: "1g", Retention: 24 * time.Hour},
 		Record:    Record{Annotations: []string{"team.example/owner", "cost.example/*"}},
 		Sinks: []Sink{{
 			Name: "near", Type: SinkOTLP, Endpoint: "http://[::1]:4318", Protocol: ProtocolHTTP, Headers: []Header{{"x-scope", "node"}},

@@ -54,7 +54,7 @@ func TestParseNotOneDocument(t *testing.T) {
 
 func TestParseStrict(t *testing.T) {
 	runInvalid(t, []invalidCase{
-		{"unknown key", minimal + "percent: 3\n", "config.yaml:6: percent: unknown key (there are apiVersion, kind, listen, adminListen, stateDir, runtimeName, backends, routes, default, migration, health, record, sinks)"},
+		{"unknown key", minimal + "percent: 3\n", "config.yaml:6: percent: unknown key (there are apiVersion, kind, listen, adminListen, stateDir, runtimeName, backends, routes, default, migration, health, log, record, sinks)"},
 		{"unknown key, near", minimal + "adminlisten: fd://\n", "config.yaml:6: adminlisten: unknown key (did you mean adminListen?)"},
 		{"unknown nested key", `apiVersion: crimux.dev/v1
 kind: Config
@@ -66,8 +66,8 @@ backends:
       confdir: /etc/cni/net.d
 `, "config.yaml:8: backends.docker.cni.confdir: unknown key (did you mean confDir?)"},
 		{"unknown key in a route", minimal + "routes: [{handler: a, backend: docker, backendhandler: b}]\n", "config.yaml:6: routes[0].backendhandler: unknown key (did you mean backendHandler?)"},
-		{"odd key", minimal + "\"a.b\\nc\": 1\n", `config.yaml:6: "a.b\nc": unknown key (there are apiVersion, kind, listen, adminListen, stateDir, runtimeName, backends, routes, default, migration, health, record, sinks)`},
-		{"long key", minimal + "? " + strings.Repeat("k", 200) + "\n: 1\n", `config.yaml:6: "kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk"…: unknown key (there are apiVersion, kind, listen, adminListen, stateDir, runtimeName, backends, routes, default, migration, health, record, sinks)`},
+		{"odd key", minimal + "\"a.b\\nc\": 1\n", `config.yaml:6: "a.b\nc": unknown key (there are apiVersion, kind, listen, adminListen, stateDir, runtimeName, backends, routes, default, migration, health, log, record, sinks)`},
+		{"long key", minimal + "? " + strings.Repeat("k", 200) + "\n: 1\n", `config.yaml:6: "kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk"…: unknown key (there are apiVersion, kind, listen, adminListen, stateDir, runtimeName, backends, routes, default, migration, health, log, record, sinks)`},
 		{"duplicate key", minimal + "kind: Config\n", "config.yaml:6: kind: duplicate key, already given at line 2"},
 		{"duplicate backend", strings.Replace(minimal, "default", "  docker: {type: cri}\ndefault", 1), "config.yaml:5: backends.docker: duplicate key, already given at line 4"},
 		{"wrong types", minimal + `listen: 3

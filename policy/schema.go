@@ -13,6 +13,7 @@ func (r *reader) config(root *yaml.Node) *Config {
 		AdminListen: DefaultAdminListen,
 		StateDir:    DefaultStateDir,
 		Health:      Health{ProbeInterval: DefaultProbeInterval, DownAfter: DefaultDownAfter},
+		Log:         EventLog{MaxSize: DefaultEventsMaxSize, Retention: DefaultRetention},
 	}
 	var apiVersion, kind string
 	r.lines[""] = root.Line
@@ -36,6 +37,11 @@ func (r *reader) config(root *yaml.Node) *Config {
 			r.object(key, n,
 				field{"probeInterval", r.duration(&c.Health.ProbeInterval)},
 				field{"downAfter", r.duration(&c.Health.DownAfter)})
+		}},
+		field{"log", func(key string, n *yaml.Node) {
+			r.object(key, n,
+				field{"maxSize", r.text(&c.Log.MaxSize)},
+				field{"retention", r.duration(&c.Log.Retention)})
 		}},
 		field{"record", func(key string, n *yaml.Node) {
 			r.object(key, n, field{"annotations", r.texts(&c.Record.Annotations)})

@@ -21,6 +21,19 @@ var errPageFull = errors.New("page full")
 
 // records calls fn for each record from from to the last that is not above to.
 func (o *file) records(from, to uint64, fn func(Record) error) error {
+	if from > 1 {
+		// Who stopped between the base and its snapshot needs the snapshot, and
+		// who has it can bear it twice.
+		base, ok, err := o.baseAt(from - 1)
+		if err != nil {
+			return err
+		}
+		if ok {
+			if err := fn(base); err != nil {
+				return err
+			}
+		}
+	}
 	for from <= to {
 		page, err := o.page(from, to)
 		if err != nil {
@@ -37,6 +50,18 @@ func (o *file) records(from, to uint64, fn func(Record) error) error {
 		from = page[len(page)-1].Seq + 1
 	}
 	return nil
+}
+
+// baseAt returns the base snapshot where it is that of event seq.
+func (o *file) baseAt(seq uint64) (r Record, ok bool, err error) {
+	err = o.view(func(tx *bbolt.Tx) error {
+		base, err := baseSeq(tx)
+		if err == nil && base == seq {
+			r, ok = snapshotToShow(tx, seq)
+		}
+		return err
+	})
+	return r, ok, err
 }
 
 // page copies out the records from from on, at most to to, in one transaction.
