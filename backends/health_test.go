@@ -167,3 +167,30 @@ func TestRunEndsWithTheBackendThatFailed(t *testing.T) {
 		t.Error("two backends of one name are taken")
 	}
 }
+
+// TestWhoIsBackIsSeenSoon, however seldom one that is there is asked.
+func TestWhoIsBackIsSeenSoon(t *testing.T) {
+	p := &probed{err: status.Error(codes.Unavailable, "connection refused")}
+	s, err := NewSet(Probing{Interval: time.Hour}, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changes := make(chan Health, 10)
+	s.OnChange(func(_ *Member, h Health) { changes <- h })
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	if h := <-changes; h.Up {
+		t.Fatalf("a backend that refuses is %+v", h)
+	}
+	p.set(nil, false)
+	select {
+	case h := <-changes:
+		if !h.Up {
+			t.Errorf("it is %+v", h)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("that it is back was never seen")
+	}
+}

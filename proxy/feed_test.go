@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/crimux/crimux/backends"
 	"github.com/crimux/crimux/proxy/wire"
 )
 
@@ -321,4 +322,57 @@ func FuzzEventOut(f *testing.F) {
 			t.Errorf("%x became %x though nobody placed it", b, out)
 		}
 	})
+}
+
+// TestWhoTellsIsNotPolled: a backend that tells of its events is looked at when
+// it does, once for many, and one that does not each second.
+func TestWhoTellsIsNotPolled(t *testing.T) {
+	n := newNode(t)
+	n.listened(t)
+	n.b.edit(func() { n.b.noEvents = true })
+	n.b.breakStreams()
+	eventually(t, "b has no events", func() bool { return !n.server.feeds["b"].listening() })
+	time.Sleep(lookEvery)
+	a, b := n.a.called("ListPodSandbox"), n.b.called("ListPodSandbox")
+	time.Sleep(3 * lookEvery)
+	if got := n.a.called("ListPodSandbox") - a; got > 1 {
+		t.Errorf("a backend that says nothing was looked at %d times in %s", got, 3*lookEvery)
+	}
+	if got := n.b.called("ListPodSandbox") - b; got < 2 {
+		t.Errorf("a backend without events was looked at %d times in %s", got, 3*lookEvery)
+	}
+	a = n.a.called("ListPodSandbox")
+	began := time.Now()
+	for range 500 {
+		n.a.edit(func() {})
+		time.Sleep(time.Millisecond)
+	}
+	eventually(t, "there was a look", func() bool { return n.a.called("ListPodSandbox") > a })
+	if got, most := n.a.called("ListPodSandbox")-a, 2+int(time.Since(began)/lookGap); got > most {
+		t.Errorf("500 events in %s led to %d looks", time.Since(began), got)
+	}
+}
+
+// bounded is a backend that sets the bounds of its operations, as Docker's.
+type bounded struct {
+	backends.Backend
+	backends.Bounder
+}
+
+func (bounded) Name() string { return "docker" }
+
+// TestABoundIsNoDeadline: the kubelet's own time is not up.
+func TestABoundIsNoDeadline(t *testing.T) {
+	c := &call{method: methods[runtimeapi.RuntimeService_RunPodSandbox_FullMethodName], target: mustSet(t, bounded{}).Get("docker")}
+	up := status.Error(codes.DeadlineExceeded, "waiting for the engine")
+	wantCode(t, boundIsNoDeadline(t.Context(), c, up), codes.Unavailable, `"docker"`, "RunPodSandbox", "waiting for the engine")
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	wantCode(t, boundIsNoDeadline(gone, c, up), codes.DeadlineExceeded)
+	wantCode(t, boundIsNoDeadline(t.Context(), c, status.Error(codes.NotFound, "x")), codes.NotFound)
+	if err := boundIsNoDeadline(t.Context(), c, nil); err != nil {
+		t.Error(err)
+	}
+	c.target = mustSet(t, rubbish{}).Get("b")
+	wantCode(t, boundIsNoDeadline(t.Context(), c, up), codes.DeadlineExceeded)
 }
