@@ -34,10 +34,16 @@ func StateAt(src Source, seq uint64) (*State, error) {
 
 // StateAtTime is StateAt for the last event before the first one of after t.
 func StateAtTime(src Source, t time.Time) (*State, error) {
-	s, err := stateUpTo(src, func(e *eventpb.Event) bool { return e.GetCompacted() == nil && e.GetTime() > t.UnixNano() })
+	gap := false
+	s, err := stateUpTo(src, func(e *eventpb.Event) bool {
+		past := e.GetTime() > t.UnixNano() // of a stub it is the time of the last event that it stands for
+		gap = past && e.GetCompacted() != nil
+		return past
+	})
 	if err != nil {
 		return nil, err
 	}
+	s.partial = s.partial || gap
 	return within(s, t.UTC().Format(time.RFC3339))
 }
 

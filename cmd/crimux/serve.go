@@ -88,8 +88,7 @@ func (d *daemon) open(cfg *policy.Config, logger *slog.Logger) (err error) {
 	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
 		return fmt.Errorf("stateDir: %w", err)
 	}
-	failed := func(err error) { logger.Error("the event log cannot be written", "error", err) }
-	if d.log, err = store.Open(filepath.Join(cfg.StateDir, store.FileName), store.Options{OnFailure: failed}); err != nil {
+	if d.log, err = openEvents(cfg, logger); err != nil {
 		return fmt.Errorf("event log: %w", err)
 	}
 	if d.set, err = openBackends(cfg, logger); err != nil {
@@ -100,6 +99,25 @@ func (d *daemon) open(cfg *policy.Config, logger *slog.Logger) (err error) {
 	})
 	d.admin = admin.NewServer(d.log, d.server)
 	return err
+}
+
+// openEvents opens the event log, whatever state it is in: only one that another
+// daemon holds, or that a newer crimux wrote, keeps this one from starting.
+func openEvents(cfg *policy.Config, logger *slog.Logger) (*store.Log, error) {
+	log, salvaged, err := store.OpenOrSalvage(filepath.Join(cfg.StateDir, store.FileName), store.Options{
+		MaxSize:   cfg.Log.Bytes(),
+		Retention: cfg.Log.Retention,
+		Ballast:   store.DefaultBallast,
+		OnFailure: func(err error) { logger.Error("the event log cannot be written", "error", err) },
+		OnDamage: func(err error) {
+			logger.Error("an old record of the event log is damaged; a stub takes its place", "error", err)
+		},
+	})
+	if salvaged != nil {
+		logger.Error("the event log was damaged; what is whole of it was kept, the rest is observed anew", "cause", salvaged.GetCause(),
+			"kept", salvaged.GetKept(), "lost", salvaged.GetLost(), "file", salvaged.GetFile())
+	}
+	return log, err
 }
 
 // run works until ctx is done or a part fails; then all parts end.

@@ -24,17 +24,23 @@ func newVerify() *cobra.Command {
 		Use:   "verify",
 		Short: "Check the event log",
 		Long: `Check every record of the event log: its checksum, the chain of hashes, that
-none is missing, and that every outcome belongs to an operation that was open.
+none is missing but for those that stubs account for, that every outcome belongs
+to an operation that was open, that the snapshots are what the events amount to,
+and that the log reaches as far as it once did.
 
 Exit codes: 0 sound, 1 damaged, 2 cannot read it (no file, no permission, no
-usable configuration, written by a newer crimux), 64 wrong usage.
+usable configuration, written by a newer crimux), 64 wrong usage. A log of which
+records were lost, and that was salvaged, counts as damaged until the retention
+has passed.
 
 Operations without an outcome are no damage: those of a running daemon are
 under way, and those of one that was killed are recovered at its next start.
 
 --json prints one object: sound, count, first, last (sequence numbers of the
-sound records), head (hash of the last of them), open [{seq, op, method,
-backend}], bad (first record that is not sound, 0 if there is none or it is not
+sound records), compacted (events that were taken out), lost (events that were
+lost to damage before), base (event from which on all are there, 0 where that is
+the first), snapshots (how many were compared), head (hash of the last), open
+[{seq, op, method, backend}], bad (first record that is not sound, 0 if there is none or it is not
 known), damage (what is wrong with it, ""), broken [what is wrong with sound
 records]. Where nothing can be read there is only the message.`,
 		Example: `  crimux verify
@@ -68,7 +74,7 @@ func verify(c *cobra.Command, asJSON bool) error {
 		return exitError{verifyCode(err)}
 	case report.Damage != nil:
 		return exitError{verifyCode(report.Damage)}
-	case len(report.Broken) > 0:
+	case !report.Sound():
 		return exitError{exitDamaged}
 	}
 	return nil
@@ -85,10 +91,16 @@ func verifyCode(err error) int {
 
 // verifyReport is a store.Report for programs.
 type verifyReport struct {
-	Sound  bool            `json:"sound"`
-	Count  uint64          `json:"count"`
-	First  uint64          `json:"first"`
-	Last   uint64          `json:"last"`
+	Sound bool   `json:"sound"`
+	Count uint64 `json:"count"`
+	First uint64 `json:"first"`
+	Last  uint64 `json:"last"`
+	// Compacted, Lost, Base and Snapshots are those of store.Report.
+	Compacted uint64 `json:"compacted"`
+	Lost      uint64 `json:"lost"`
+	Base      uint64 `json:"base"`
+	Snapshots int    `json:"snapshots"`
+
 	Head   string          `json:"head"`
 	Open   []openOperation `json:"open"`
 	Bad    uint64          `json:"bad"`
@@ -105,7 +117,8 @@ type openOperation struct {
 
 func newVerifyReport(r *store.Report) verifyReport {
 	v := verifyReport{
-		Sound: r.Sound(), Count: r.Count, First: r.First, Last: r.Last, Head: hex.EncodeToString(r.Head[:]),
+		Sound: r.Sound(), Count: r.Count, First: r.First, Last: r.Last,
+		Compacted: r.Compacted, Lost: r.Lost, Base: r.Base, Snapshots: r.Snapshots, Head: hex.EncodeToString(r.Head[:]),
 		Open: []openOperation{}, Bad: r.Bad, Broken: []string{},
 	}
 	for _, op := range r.Open {
@@ -127,6 +140,9 @@ func printReport(out *output, r *store.Report) error {
 		fmt.Fprintf(out, "%s: %v\nbefore that: %s\n", verdict(r), r.Damage, reach(r))
 	default:
 		fmt.Fprintf(out, "%s: %s\n", verdict(r), reach(r))
+	}
+	if r.Lost > 0 {
+		fmt.Fprintf(out, "  %d events were lost when the log was damaged before; a Salvaged event tells of it\n", r.Lost)
 	}
 	for _, err := range r.Broken {
 		fmt.Fprintf(out, "  %v\n", err)
@@ -154,5 +170,9 @@ func reach(r *store.Report) string {
 	if r.Count == 0 {
 		return "no events"
 	}
-	return fmt.Sprintf("%d events, %d to %d, head %s", r.Count, r.First, r.Last, view.Short(hex.EncodeToString(r.Head[:])))
+	words := fmt.Sprintf("%d events, %d to %d, head %s", r.Count, r.First, r.Last, view.Short(hex.EncodeToString(r.Head[:])))
+	if r.Compacted > 0 {
+		words += fmt.Sprintf("; %d more were taken out, the last %d are all there", r.Compacted, r.Last-r.Base)
+	}
+	return words
 }
