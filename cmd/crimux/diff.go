@@ -89,10 +89,16 @@ func diffBetween(src *source, a, b point) (*view.Diff, error) {
 	var fromTime, toTime time.Time
 	w, err := src.walk(func(before *store.State, e *eventpb.Event) error {
 		if from == nil && a.passed(e) {
-			if last == nil {
+			switch {
+			case a.takenOut(e) || before.Partial():
+				return errTakenOut
+			case last == nil:
 				return beginsAfter(before, e)
 			}
 			from, fromTime = before.Proto(), time.Unix(0, last.GetTime()).UTC()
+		}
+		if b.takenOut(e) {
+			return errTakenOut
 		}
 		if b.passed(e) {
 			return errPassed
@@ -103,6 +109,8 @@ func diffBetween(src *source, a, b point) (*view.Diff, error) {
 	switch {
 	case err != nil && !errors.Is(err, errPassed):
 		return nil, err
+	case w.state.Partial():
+		return nil, errTakenOut
 	case last == nil:
 		return nil, errors.New("the log has no events yet, or begins after that")
 	case from == nil && err != nil:

@@ -66,7 +66,9 @@ func (x *exporter) run(c *cobra.Command, src *source, followed bool) error {
 	if followed && src.daemon == nil {
 		return fmt.Errorf("%s, so that nothing is being recorded: leave out --follow to write what there is", src.noDaemon)
 	}
-	w, err := src.walk(x.event)
+	w := newWalker(x.event)
+	w.snapshot = x.event
+	w, err := src.walkWith(w)
 	if err != nil {
 		return err
 	}
@@ -88,7 +90,8 @@ func (x *exporter) run(c *cobra.Command, src *source, followed bool) error {
 }
 
 func (x *exporter) event(before *store.State, e *eventpb.Event) error {
-	if e.GetSeq() <= x.since {
+	// Who has the events up to SEQ may lack the snapshot that is after it.
+	if e.GetSeq() < x.since || e.GetSeq() == x.since && e.GetSnapshot() == nil {
 		return nil
 	}
 	if err := x.w.Event(before, e); err != nil || !x.live {

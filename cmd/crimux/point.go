@@ -101,8 +101,21 @@ func parseAgo(text string) (time.Duration, bool) {
 
 // passed tells whether an event is after the point.
 func (p point) passed(e *eventpb.Event) bool {
+	if e.GetCompacted() != nil && p.seq == 0 {
+		return false // It has the time of the clearing up, not of what happened.
+	}
 	return p.seq > 0 && e.GetSeq() > p.seq || !p.time.IsZero() && e.GetTime() > p.time.UnixNano()
 }
+
+// takenOut tells whether the point is among events that were taken out of the
+// log, in place of which there is e.
+func (p point) takenOut(e *eventpb.Event) bool {
+	c := e.GetCompacted()
+	return c != nil && p.seq >= c.GetFirst() && p.seq < c.GetLast()
+}
+
+// errTakenOut says that the state at a point cannot be told any more.
+var errTakenOut = fmt.Errorf("%w: events up to then were taken out (log.retention, log.maxSize)", store.ErrOutOfRange)
 
 // moment is the time that the point stands for, given the last event before it.
 func (p point) moment(last *eventpb.Event) time.Time {
@@ -120,7 +133,10 @@ func stateAt(src *source, p point) (*store.State, *eventpb.Event, error) {
 	var last *eventpb.Event
 	w, err := src.walk(func(before *store.State, e *eventpb.Event) error {
 		if p.passed(e) {
-			if last == nil {
+			switch {
+			case p.takenOut(e):
+				return errTakenOut
+			case last == nil:
 				return beginsAfter(before, e)
 			}
 			return errPassed
@@ -130,6 +146,9 @@ func stateAt(src *source, p point) (*store.State, *eventpb.Event, error) {
 	})
 	if err != nil && !errors.Is(err, errPassed) {
 		return w.state, nil, err
+	}
+	if w.state.Partial() {
+		return w.state, nil, errTakenOut
 	}
 	if last == nil && p != (point{}) {
 		return w.state, nil, errors.New("the log has no events yet")

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/crimux/crimux/backends"
+	"github.com/crimux/crimux/cmd/crimux/sink"
 	"github.com/crimux/crimux/policy"
 	"github.com/crimux/crimux/proxy"
 	"github.com/crimux/crimux/proxy/admin"
@@ -58,6 +59,7 @@ type daemon struct {
 	set      *backends.Set
 	server   *proxy.Server
 	admin    *admin.Server
+	sinks    []*sink.Sink
 	cri, adm net.Listener
 }
 
@@ -98,6 +100,10 @@ func (d *daemon) open(cfg *policy.Config, logger *slog.Logger) (err error) {
 		Config: cfg, Backends: d.set, Log: d.log, Version: buildVersion(), Logger: logger,
 	})
 	d.admin = admin.NewServer(d.log, d.server)
+	if err != nil {
+		return err
+	}
+	d.sinks, err = openSinks(cfg, d.log, logger)
 	return err
 }
 
@@ -136,6 +142,7 @@ func (d *daemon) run(ctx context.Context) error {
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	g.Add(func() error { return d.server.Run(work) }, func(error) { stopWork() })
 	g.Add(func() error { return d.admin.Serve(d.adm) }, func(error) { d.admin.Close() })
+	addSinks(ctx, &g, d.sinks)
 	return g.Run()
 }
 

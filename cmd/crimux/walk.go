@@ -20,6 +20,9 @@ type walker struct {
 	// fn gets each event, with the state that those before it amount to,
 	// which it must not keep.
 	fn func(before *store.State, e *eventpb.Event) error
+	// snapshot, if set, gets the snapshot that makes a state whole of which
+	// events were taken out.
+	snapshot func(before *store.State, e *eventpb.Event) error
 }
 
 func newWalker(fn func(*store.State, *eventpb.Event) error) *walker {
@@ -31,8 +34,14 @@ func (w *walker) next(r store.Record) error {
 	if err != nil {
 		return damaged(err)
 	}
-	if err := w.fn(w.state, e); err != nil {
-		return err
+	fn := w.fn
+	if e.GetSnapshot() != nil { // which is found beside the events, and is none
+		fn = w.snapshot
+	}
+	if fn != nil && (e.GetSnapshot() == nil || w.state.Partial()) {
+		if err := fn(w.state, e); err != nil {
+			return err
+		}
 	}
 	if err := w.state.Apply(e); err != nil {
 		return damaged(err)
@@ -48,7 +57,11 @@ func damaged(err error) error {
 // walk calls fn for every event that the source has, and returns what walked:
 // the state after the last event that fn took.
 func (s *source) walk(fn func(before *store.State, e *eventpb.Event) error) (*walker, error) {
-	w := newWalker(fn)
+	return s.walkWith(newWalker(fn))
+}
+
+// walkWith is walk with a walker that was made for it.
+func (s *source) walkWith(w *walker) (*walker, error) {
 	if s.export == "" {
 		return w, s.Records(0, w.next)
 	}
@@ -57,7 +70,13 @@ func (s *source) walk(fn func(before *store.State, e *eventpb.Event) error) (*wa
 	var err error
 	w.state, err = walkExport(s.ctx, s.export, func(before *store.State, e *eventpb.Event) error {
 		s.progress.one()
-		return fn(before, e)
+		if e.GetSnapshot() == nil {
+			return w.fn(before, e)
+		}
+		if w.snapshot == nil || !before.Partial() {
+			return nil
+		}
+		return w.snapshot(before, e)
 	})
 	return w, err
 }

@@ -155,7 +155,7 @@ func TestInvalid(t *testing.T) {
 		"other JSON":        {`{"a": 1}`, "it has neither schema nor seq"},
 		"no JSON":           {"SEQ TIME BACKEND", "line 1"},
 		"another state":     {strings.Replace(header, `"after":10`, `"after":9`, 1), "its state is that after event 10, not 9"},
-		"no state":          {`{"schema":"` + export.Schema + `","after":3}`, "state: "},
+		"a state of lines":  {`{"schema":"` + export.Schema + `","after":3,"state":[]}`, "state: "},
 		"another detail":    {`{"seq":1,"time":"2026-05-01T12:00:00Z","kind":"intent","detail":[]}`, "event 1: "},
 		"no detail":         {`{"seq":1,"time":"2026-05-01T12:00:00Z","kind":"intent"}`, "event 1: "},
 		"no time":           {`{"seq":1,"kind":"stopped","detail":{}}`, "event 1: time"},

@@ -98,6 +98,8 @@ func (in *reader) header(h Header) error {
 		return nil
 	case h.After == 0:
 		return nil
+	case len(h.State) == 0:
+		return in.gap(h.After)
 	}
 	m := &eventpb.State{}
 	if err := tolerant.Unmarshal(h.State, m); err != nil {
@@ -114,20 +116,39 @@ func (in *reader) header(h Header) error {
 	return nil
 }
 
+// gap begins an export of whose first events nothing is known.
+func (in *reader) gap(last uint64) error {
+	return in.apply(&eventpb.Event{Seq: last, Kind: &eventpb.Event_Compacted{Compacted: &eventpb.Compacted{
+		First: 1, Last: last, Count: last,
+	}}})
+}
+
 func (in *reader) event(r record) error {
-	switch last := in.state.Seq(); {
-	case r.Seq <= last && last > 0:
+	last := in.state.Seq()
+	if r.Seq < last || r.Seq == last && r.Kind != view.KindSnapshot {
 		return nil // exports that overlap
-	case r.Seq != last+1:
-		return in.invalid("event %d follows event %d: lines are missing before it", r.Seq, last)
 	}
 	e, err := r.event()
 	if err != nil {
 		return in.invalid("event %d: %v", r.Seq, err)
 	}
+	first := r.Seq
+	switch {
+	case e.GetSnapshot() != nil:
+		first = last + 1 // The fold tells whether it fits.
+	case e.GetCompacted() != nil:
+		first = e.GetCompacted().GetFirst()
+	}
+	if first != last+1 {
+		return in.invalid("event %d follows event %d: lines are missing before it", first, last)
+	}
 	if err := in.fn(in.state, e); err != nil {
 		return err
 	}
+	return in.apply(e)
+}
+
+func (in *reader) apply(e *eventpb.Event) error {
 	switch err := in.state.Apply(e); {
 	case errors.Is(err, store.ErrNewer):
 		return fmt.Errorf("line %d: %w: %w", in.line, ErrNewer, err)

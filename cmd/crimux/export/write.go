@@ -22,7 +22,9 @@ type Header struct {
 	// After is the event that the export follows, 0 where it is whole.
 	After uint64 `json:"after"`
 	// State is the message State of store/eventpb/event.proto in protobuf's
-	// JSON form, after that event; left out where nothing was.
+	// JSON form, after that event; left out where nothing was, and where the
+	// log has no events from which it could be told: the snapshot among the
+	// lines that follow then has it.
 	State json.RawMessage `json:"state,omitempty"`
 }
 
@@ -39,7 +41,8 @@ type Writer struct {
 }
 
 // Event writes an event that came after the state before, and before the first
-// one the header.
+// one the header. A snapshot is written as an event is: who reads an export of
+// a log from which events were taken out needs the one after them.
 func (w *Writer) Event(before *store.State, e *eventpb.Event) error {
 	if err := w.Begin(before); err != nil {
 		return err
@@ -48,12 +51,28 @@ func (w *Writer) Event(before *store.State, e *eventpb.Event) error {
 	if err != nil {
 		return err
 	}
-	if st := e.GetStep(); w.StepData && st != nil {
-		if r.Detail, err = protojson.Marshal(st); err != nil {
-			return fmt.Errorf("event %d: %w", e.GetSeq(), err)
-		}
+	switch {
+	case e.GetSnapshot() != nil:
+		r.Detail, err = w.snapshot(e.GetSnapshot())
+	case w.StepData && e.GetStep() != nil:
+		r.Detail, err = protojson.Marshal(e.GetStep())
+	}
+	if err != nil {
+		return fmt.Errorf("event %d: %w", e.GetSeq(), err)
 	}
 	return w.line(r)
+}
+
+// snapshot is the detail of a snapshot.
+func (w *Writer) snapshot(snap *eventpb.Snapshot) ([]byte, error) {
+	state, err := w.state(snap.GetState())
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(struct {
+		State json.RawMessage `json:"state"`
+		Fold  uint32          `json:"fold"`
+	}{state, snap.GetFold()})
 }
 
 // Begin writes the header of an export that goes on after the state before,
@@ -64,7 +83,9 @@ func (w *Writer) Begin(before *store.State) error {
 	}
 	w.begun = true
 	h := Header{Schema: Schema, Version: w.Version, After: before.Seq()}
-	if before.Seq() > 0 {
+	// A state of which events were taken out is made whole by the snapshot that
+	// follows.
+	if before.Seq() > 0 && !before.Partial() {
 		state, err := w.state(before.Proto())
 		if err != nil {
 			return fmt.Errorf("the state after event %d: %w", before.Seq(), err)

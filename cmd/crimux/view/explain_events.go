@@ -127,6 +127,8 @@ func (x *explainer) crashes() {
 			x.say("The node was rebooted before %s, which ended everything of the pod that ran.", x.moment(l.Time))
 		case l.run == killed:
 			x.say("The daemon was killed before %s; what runs goes on without it.", x.moment(l.Time))
+		case l.lost:
+			x.say("The event log was damaged, and salvaged %s: what happened before may be missing here.", x.when(l.Time))
 		case l.Recovered && l.outcome != nil:
 			x.say("%s was under way then, and was closed by recovery %s with %s.", l.what(), x.when(l.Time),
 				join(": ", l.Code, strings.TrimRight(clean(l.outcome.GetMessage()), ".")))

@@ -116,6 +116,31 @@ func forgottenWords(f *eventpb.Forgotten) string {
 	return "given up by the operator: " + count(len(f.GetSandboxIds()), "sandbox")
 }
 
+// compactedWords says what was taken out of the log.
+func compactedWords(c *eventpb.Compacted) string {
+	words := fmt.Sprintf("%d events, %d to %d, were taken out of the log", c.GetCount(), c.GetFirst(), c.GetLast())
+	if c.GetLost() > 0 {
+		words += fmt.Sprintf("; %d of them were lost to damage", c.GetLost())
+	}
+	if n := len(c.GetRepeated()); n > 0 {
+		words += "; " + count(n, "repeated failure") + " kept as one each"
+	}
+	return words
+}
+
+// salvagedWords says what was done about a damaged log.
+func salvagedWords(s *eventpb.Salvaged) string {
+	words := join(": ", "the log was damaged", clean(s.GetCause()))
+	words += fmt.Sprintf("; kept are the events up to %d", s.GetKept())
+	if s.GetLost() > 0 {
+		words += fmt.Sprintf(", lost those up to %d", s.GetLost())
+	}
+	if s.GetFile() != "" {
+		words += "; the damaged file is " + clean(s.GetFile())
+	}
+	return words
+}
+
 func count(n int, what string) string {
 	if n == 1 {
 		return "1 " + what

@@ -43,8 +43,9 @@ type Pod struct {
 const RecordHelp = `  seq          position in the log, 1, 2, 3, … without gaps
   time         when it was recorded, RFC 3339 in UTC with nanoseconds
   kind         started, stopped, intent, step, outcome, observed, health,
-               policy, called, probed, noticed or forgotten; unknown when a
-               newer crimux wrote it
+               policy, called, probed, noticed, forgotten, salvaged or
+               compacted (in place of events that were taken out); unknown when
+               a newer crimux wrote it
   op           operation that an intent, its steps and its outcome belong to
   backend      backend concerned
   method       CRI method of the operation or call
@@ -68,6 +69,13 @@ var Kinds = func() []string {
 	}
 	return names
 }()
+
+// Kinds of records that are no events that happened: one stands in place of
+// events that were taken out, the other holds the state at its place.
+const (
+	KindCompacted = "compacted"
+	KindSnapshot  = "snapshot"
+)
 
 var kindOneof = (&eventpb.Event{}).ProtoReflect().Descriptor().Oneofs().ByName("kind")
 
@@ -119,6 +127,14 @@ func NewRecord(before *store.State, e *eventpb.Event) (Record, error) {
 		r.Message = k.Noticed.GetMessage()
 	case *eventpb.Event_Forgotten:
 		message = k.Forgotten
+	case *eventpb.Event_Compacted:
+		message = k.Compacted
+	case *eventpb.Event_Salvaged:
+		message = k.Salvaged
+		r.Message = k.Salvaged.GetCause()
+	case *eventpb.Event_Snapshot:
+		// Its state has the data of steps: only an export has it, and strips it.
+		message = &eventpb.Snapshot{Fold: k.Snapshot.GetFold()}
 	default:
 		message = (*eventpb.Started)(nil)
 	}

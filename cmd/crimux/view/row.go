@@ -70,6 +70,10 @@ func (rs *Rows) Row(before *store.State, e *eventpb.Event, sel Selector) Row {
 		r.Detail = join(": ", noticedWords(k.Noticed), o.name())
 	case *eventpb.Event_Forgotten:
 		r.Event, r.Failed, r.Detail = "Forgotten", true, forgottenWords(k.Forgotten)
+	case *eventpb.Event_Compacted:
+		r.Event, r.Failed, r.Detail = "Compacted", k.Compacted.GetLost() > 0, compactedWords(k.Compacted)
+	case *eventpb.Event_Salvaged:
+		r.Event, r.Failed, r.Detail = salvaged, true, salvagedWords(k.Salvaged)
 	default:
 		r.Event, r.Detail = "Unknown", "written by a newer crimux"
 	}

@@ -37,8 +37,8 @@ type Line struct {
 	End  uint64    `json:"endSeq,omitempty"`
 	Time time.Time `json:"time"`
 	Op   string    `json:"op,omitempty"`
-	// Event is the method, or Route, Observed, Noticed, Health, Started or
-	// Forgotten.
+	// Event is the method, or Route, Observed, Noticed, Health, Started,
+	// Forgotten or Salvaged.
 	Event       string `json:"event"`
 	Backend     string `json:"backend,omitempty"`
 	SandboxID   string `json:"sandboxId,omitempty"`
@@ -75,6 +75,8 @@ type facts struct {
 	probed         *eventpb.Probed
 	health         *eventpb.Health
 	run            run
+	// lost is set where the log lost events.
+	lost bool
 }
 
 // Step is an effect within an operation.
@@ -95,8 +97,8 @@ const StoryHelp = `  namespace, name, uid
   lines        what happened, in order:
     seq, endSeq  first and last event; no endSeq where there is no outcome
     time         when it began, RFC 3339
-    event        CRI method, or Route, Observed, Noticed, Health, Started or
-                 Forgotten
+    event        CRI method, or Route, Observed, Noticed, Health, Started,
+                 Forgotten or Salvaged
     op, backend, sandboxId, containerId, container (its name), code, durationMs
     steps        [{seq, time, name, id}], effects within the operation
     result       what came of it, in words
@@ -167,6 +169,8 @@ func (t *Teller) Add(before *store.State, e *eventpb.Event) {
 		t.runs.next(before, e)
 	case *eventpb.Event_Health:
 		t.health(before, e, k.Health)
+	case *eventpb.Event_Salvaged:
+		t.salvaged(before, e, k.Salvaged)
 	default:
 		for _, o := range objectsOf(before, e) {
 			if s := t.storyOf(o); s != nil {

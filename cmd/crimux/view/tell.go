@@ -43,6 +43,7 @@ func (t *Teller) tell(s *Story, o object, before *store.State, e *eventpb.Event)
 const (
 	observed  = "Observed"
 	forgotten = "Forgotten"
+	salvaged  = "Salvaged"
 )
 
 // noOutcome is what is said of an operation until more is known.
@@ -141,6 +142,16 @@ func (t *Teller) started(before *store.State, e *eventpb.Event, st *eventpb.Star
 		}
 		l := s.add(e, "Started", object{})
 		l.run, l.Failed, l.Result = r, r == killed, startedWords(st, r)
+	}
+}
+
+// salvaged tells the pods that there were that the log lost events.
+func (t *Teller) salvaged(before *store.State, e *eventpb.Event, sv *eventpb.Salvaged) {
+	for _, s := range t.stories {
+		if s.there(before) || t.underway(s) {
+			l := s.add(e, salvaged, object{})
+			l.lost, l.Failed, l.Result = true, true, salvagedWords(sv)
+		}
 	}
 }
 
