@@ -1,13 +1,17 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"go.etcd.io/bbolt"
 
 	"github.com/crimux/crimux/store/eventpb"
 )
@@ -101,25 +105,32 @@ func history(i int) *eventpb.Event {
 	return on(op, methodRemovePodSandbox, fmt.Sprint("sb", old), "")
 }
 
-// BenchmarkOpen is the start of the daemon: pages, chain and fold.
-func BenchmarkOpen(b *testing.B) {
+// longEvents is how many a node has seen in its life.
+const longEvents = 1_000_000
+
+// longLog writes a log of that many events and returns its path.
+func longLog(b *testing.B, n int) string {
+	b.Helper()
 	path := filepath.Join(b.TempDir(), FileName)
 	l, err := Open(path, Options{NoSync: true})
 	if err != nil {
 		b.Fatal(err)
 	}
-	for i := range benchEvents {
+	for i := range n {
 		l.Append(history(i))
 	}
-	if _, err := l.Append().Wait(b.Context()); err != nil {
-		b.Fatal(err)
-	}
-	if l.Last() != benchEvents {
-		b.Fatalf("%d events", l.Last())
+	if last, err := l.Append().Wait(b.Context()); err != nil || last != uint64(n) {
+		b.Fatalf("%d events: %v", last, err)
 	}
 	if err := l.Close(); err != nil {
 		b.Fatal(err)
 	}
+	return path
+}
+
+// benchOpen opens and closes a log, and reports what an event costs.
+func benchOpen(b *testing.B, path string, n int) {
+	b.Helper()
 	info, err := os.Stat(path)
 	if err != nil {
 		b.Fatal(err)
@@ -134,8 +145,58 @@ func BenchmarkOpen(b *testing.B) {
 		l.Close()
 		b.StartTimer()
 	}
-	b.ReportMetric(float64(benchEvents)*float64(b.N)/b.Elapsed().Seconds(), "events/s")
-	b.ReportMetric(float64(info.Size())/benchEvents, "B/event")
+	b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "events/s")
+	b.ReportMetric(float64(info.Size())/float64(n), "B/event")
+}
+
+// BenchmarkOpen is the start of the daemon with a million events and a
+// snapshot: the structure of the file, the snapshot, and what is after it.
+func BenchmarkOpen(b *testing.B) { benchOpen(b, longLog(b, longEvents), longEvents) }
+
+// BenchmarkOpenWithout is the same without a snapshot: all is verified and
+// folded.
+func BenchmarkOpenWithout(b *testing.B) {
+	path := longLog(b, longEvents)
+	for b.Loop() {
+		b.StopTimer()
+		db, err := bbolt.Open(path, 0o600, &bbolt.Options{NoSync: true})
+		if err != nil {
+			b.Fatal(err)
+		}
+		err = db.Update(func(tx *bbolt.Tx) error { return tx.DeleteBucket(bucketSnapshots) })
+		if err := errors.Join(err, db.Close()); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+		l, err := Open(path, Options{NoSync: true})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		b.ReportMetric(float64(m.HeapAlloc)/(1<<20), "MiB-live")
+		l.Close()
+		b.StartTimer()
+	}
+	b.ReportMetric(float64(longEvents)*float64(b.N)/b.Elapsed().Seconds(), "events/s")
+}
+
+// BenchmarkVerify is 'crimux verify' of a million events.
+func BenchmarkVerify(b *testing.B) {
+	path := longLog(b, longEvents)
+	for b.Loop() {
+		r, err := OpenReadOnly(path)
+		if err != nil {
+			b.Fatal(err)
+		}
+		rep, err := Verify(r)
+		if err := errors.Join(err, rep.Damage, r.Close()); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(longEvents)*float64(b.N)/b.Elapsed().Seconds(), "events/s")
 }
 
 // BenchmarkFold is the fold alone.

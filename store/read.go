@@ -71,10 +71,16 @@ func (o *file) page(from, to uint64) ([]Record, error) {
 	var page []Record
 	size := 0
 	err := o.view(func(tx *bbolt.Tx) error {
+		shots := snapshotsFrom(tx, from)
 		return scanEvents(tx, from, to, func(r Record) error {
 			page = append(page, Record{Seq: r.Seq, Value: append([]byte(nil), r.Value...)})
-			if s, ok := snapshotToShow(tx, r.Seq); ok {
-				page = append(page, s)
+			for len(shots) > 0 && shots[0] < r.Seq {
+				shots = shots[1:]
+			}
+			if len(shots) > 0 && shots[0] == r.Seq {
+				if s, ok := snapshotToShow(tx, r.Seq); ok {
+					page = append(page, s)
+				}
 			}
 			if size += len(r.Value); size >= pageBytes || len(page) >= pageRecords {
 				return errPageFull

@@ -83,6 +83,22 @@ func baseSeq(tx *bbolt.Tx) (uint64, error) {
 	return keySeq(k)
 }
 
+// snapshotsFrom returns the numbers of the snapshots from seq on.
+func snapshotsFrom(tx *bbolt.Tx, seq uint64) []uint64 {
+	b := tx.Bucket(bucketSnapshots)
+	if b == nil {
+		return nil
+	}
+	var all []uint64
+	c := b.Cursor()
+	for k, _ := c.Seek(seqKey(seq)); k != nil; k, _ = c.Next() {
+		if n, err := keySeq(k); err == nil {
+			all = append(all, n)
+		}
+	}
+	return all
+}
+
 // snapshotToShow returns the snapshot after event seq where there is one that
 // a reader should get: the base, since without it nothing after it can be
 // folded, and others if they are whole. One that is not is no loss: the events
