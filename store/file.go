@@ -277,6 +277,17 @@ func (o *file) view(fn func(*bbolt.Tx) error) error {
 	return o.use(func() error { return o.db.View(fn) })
 }
 
+// sweepAside removes what a crash left of files that were to take this one's
+// place.
+func (o *file) sweepAside() error {
+	for _, suffix := range []string{rewriteSuffix, salvageSuffix} {
+		if err := os.Remove(o.path + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
 // update carries out a write transaction. It is for use within [file.use].
 func (o *file) update(fn func(*bbolt.Tx) error) error { return o.db.Update(fn) }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"go.etcd.io/bbolt"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -16,22 +17,32 @@ import (
 
 var update = flag.Bool("update", false, "write the golden file of the current version; never for a version that was released")
 
-const (
-	goldenLog   = "testdata/v1.db"
-	goldenState = "testdata/v1.state"
-)
+// goldenVersions are the versions of the log that were ever written. The first
+// has events only, the second stubs, a base and snapshots as well.
+var goldenVersions = []string{"v1", "v2"}
 
-// TestGolden folds a log of each version that was ever written to the state
-// that it was folded to then.
+func golden(version string) (log, state string) {
+	return "testdata/" + version + ".db", "testdata/" + version + ".state"
+}
+
+// TestGolden folds a log of each version to the state that it was folded to
+// then.
 func TestGolden(t *testing.T) {
 	if *update {
 		writeGolden(t)
 	}
-	data, err := os.ReadFile(goldenLog)
+	for _, version := range goldenVersions {
+		t.Run(version, func(t *testing.T) { foldGolden(t, version) })
+	}
+}
+
+func foldGolden(t *testing.T, version string) {
+	log, state := golden(version)
+	data, err := os.ReadFile(log)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want, err := os.ReadFile(goldenState)
+	want, err := os.ReadFile(state)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,9 +53,16 @@ func TestGolden(t *testing.T) {
 	l := open(t, path, Options{NoSync: true})
 	l.View(func(s *State) {
 		if got := stateBytes(t, s); !bytes.Equal(got, want) {
-			t.Errorf("the golden log folds to another state:\n%s\nwant\n%s", dump(s), dump(rebuildState(t, want)))
+			t.Errorf("the golden log opens with another state:\n%s\nwant\n%s", dump(s), dump(rebuildState(t, want)))
 		}
 	})
+	if got := stateBytes(t, read(t, l).state); !bytes.Equal(got, want) {
+		t.Error("the golden log folds to another state")
+	}
+	rep, err := Verify(l)
+	if err != nil || !rep.Sound() || (rep.Compacted > 0) != (version != "v1") || (rep.Snapshots > 0) != (version != "v1") {
+		t.Errorf("%+v, %v", rep, err)
+	}
 	// It can be gone on with.
 	last := l.Last()
 	if got := mustAppend(t, l, started("b3")); got != last+1 {
@@ -69,24 +87,33 @@ func goldenEvents() []*eventpb.Event {
 		)...)
 }
 
+// writeGolden writes the log of the newest version: pods that came and went and
+// are compacted, one that lives, and each kind of event.
 func writeGolden(t *testing.T) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), FileName)
-	l, err := Open(path, Options{})
+	now := time.Unix(0, 0).Add(12 * time.Hour)
+	l, err := Open(path, Options{Tick: time.Hour, Retention: 6 * time.Hour, Now: func() time.Time { return now }})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for e := range numbered(goldenEvents()) {
+	for _, e := range aDay(12) {
 		mustAppend(t, l, e)
 	}
-	mustClose(t, l)
-	appendUnknown(t, path, 0)
-	s, err := openState(path)
-	if err != nil {
-		t.Fatal(err)
+	compactNow(t, l)
+	for _, e := range append(goldenEvents(),
+		ev("", "docker", &eventpb.Noticed{Name: "log.gap", ContainerId: "d", Message: "lost", Count: 2}),
+		ev("", "docker", &eventpb.Forgotten{SandboxIds: []string{"old"}}),
+		ev("", "", &eventpb.Salvaged{Cause: "a test", Kept: 3, Lost: 5, File: "events.db.damaged"}),
+	) {
+		mustAppend(t, l, e)
 	}
+	var want []byte
+	l.View(func(s *State) { want = stateBytes(t, s) })
+	mustClose(t, l)
+	log, state := golden(goldenVersions[len(goldenVersions)-1])
 	data, err := os.ReadFile(path)
-	if err = errors.Join(err, os.WriteFile(goldenLog, data, 0o644), os.WriteFile(goldenState, stateBytes(t, s), 0o644)); err != nil {
+	if err = errors.Join(err, os.WriteFile(log, data, 0o644), os.WriteFile(state, want, 0o644)); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -162,6 +162,12 @@ func ev(op, backend string, kind any) *eventpb.Event {
 		e.Kind = &eventpb.Event_Called{Called: k}
 	case *eventpb.Probed:
 		e.Kind = &eventpb.Event_Probed{Probed: k}
+	case *eventpb.Noticed:
+		e.Kind = &eventpb.Event_Noticed{Noticed: k}
+	case *eventpb.Forgotten:
+		e.Kind = &eventpb.Event_Forgotten{Forgotten: k}
+	case *eventpb.Salvaged:
+		e.Kind = &eventpb.Event_Salvaged{Salvaged: k}
 	default:
 		panic(fmt.Sprintf("no kind: %T", kind))
 	}

@@ -123,6 +123,9 @@ func Open(path string, o Options) (*Log, error) {
 	}
 	s, err := load(f)
 	if err == nil {
+		err = f.sweepAside()
+	}
+	if err == nil {
 		err = f.compareMark(s.chain)
 	}
 	if err != nil {
