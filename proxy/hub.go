@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"sync"
 
@@ -25,13 +26,15 @@ type hub struct {
 	mu      sync.Mutex
 	readers map[*reader]struct{}
 	closed  bool
+	// most replaces readerEvents where it is not 0.
+	most int
 }
 
 // join returns a reader of all events from now on.
 func (h *hub) join() *reader {
-	r := &reader{woken: make(chan struct{}, 1), over: make(chan struct{})}
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	r := &reader{woken: make(chan struct{}, 1), over: make(chan struct{}), most: cmp.Or(h.most, readerEvents)}
 	if h.closed {
 		r.end(errEnding)
 		return r
@@ -86,6 +89,8 @@ func (h *hub) close() {
 // reader is one open stream of GetContainerEvents.
 type reader struct {
 	woken chan struct{}
+	// most is how many events may wait.
+	most int
 	// over is closed when nothing comes any more; err says why.
 	over chan struct{}
 	err  error
@@ -99,7 +104,7 @@ type reader struct {
 // stream has ended. An event is never left out for it silently.
 func (r *reader) push(body []byte) bool {
 	r.mu.Lock()
-	full := len(r.waiting) >= readerEvents || r.bytes+len(body) > readerBytes && len(r.waiting) > 0
+	full := len(r.waiting) >= r.most || r.bytes+len(body) > readerBytes && len(r.waiting) > 0
 	if !full {
 		r.waiting = append(r.waiting, body)
 		r.bytes += len(body)
