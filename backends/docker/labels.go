@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/crimux/crimux/backends"
 )
 
 // Labels of the adoption contract: dockershim's and cri-dockerd's.
@@ -94,6 +96,10 @@ func reservedLabel(k string) bool {
 }
 
 func reservedAnnotation(k string) bool {
+	if k == backends.LabelRehearsal {
+		// Ours, but the front's: it keeps the kubelet's requests from having it.
+		return false
+	}
 	return strings.HasPrefix(k, annotationPrefix) || strings.HasPrefix(k, dockerPrefix) || strings.HasPrefix(k, ownPrefix)
 }
 
