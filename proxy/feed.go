@@ -61,11 +61,17 @@ func newFeed(s *Server, m *backends.Member) *feed {
 	s.log.View(func(st *store.State) {
 		f.fresh = st.Backend(m.Name()) == nil
 		for sb := range st.SandboxesOf(m.Name()) {
+			if isRehearsal(sb.GetLabels()) {
+				continue
+			}
 			// A record can always be encoded: its strings are UTF-8.
 			item, _ := proto.Marshal(sandboxAnswer(sb))
 			f.told[sb.GetId()] = told{sandboxPhase(item), sb.GetId(), item}
 		}
 		for ctr := range st.ContainersOf(m.Name()) {
+			if isRehearsal(ctr.GetLabels()) {
+				continue
+			}
 			item, _ := proto.Marshal(containerAnswer(ctr))
 			f.told[ctr.GetId()] = told{phase: containerPhase(item), sandbox: ctr.GetSandboxId()}
 		}
@@ -162,6 +168,9 @@ func (f *feed) heard(event wire.Message) {
 	if event.Valid() != nil {
 		return // What it says is found by looking.
 	}
+	if f.s.hidesEvent(event) {
+		return
+	}
 	id, sandbox := event.String(1), event.Msg(4).String(1)
 	if phase, ok := phaseOf(event.Int(2)); ok {
 		f.mu.Lock()
@@ -248,6 +257,9 @@ func (f *feed) seen(began time.Time, sandboxes, containers wire.Message) []chang
 		now[id] = t
 	}
 	sandboxes.Each(1, func(item wire.Message) bool {
+		if f.s.hidesSandbox(item) {
+			return true
+		}
 		id := item.String(1)
 		t := told{phase: sandboxPhase(item), sandbox: id, item: f.told[id].item}
 		if t.item == nil {
@@ -257,6 +269,9 @@ func (f *feed) seen(began time.Time, sandboxes, containers wire.Message) []chang
 		return true
 	})
 	containers.Each(1, func(item wire.Message) bool {
+		if f.s.hidesContainer(item) {
+			return true
+		}
 		note(item.String(1), told{phase: containerPhase(item), sandbox: item.String(2)})
 		return true
 	})

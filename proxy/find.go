@@ -28,6 +28,9 @@ func (s *Server) findSandbox(ctx context.Context, id string) (*backends.Member, 
 	if sb == nil {
 		return s.defaultBackend(), nil, nil
 	}
+	if err := notOfRehearsal(sb.GetLabels(), "sandbox", id); err != nil {
+		return nil, nil, err
+	}
 	m, err := s.member(sb.GetBackend())
 	return m, sb, err
 }
@@ -42,6 +45,9 @@ func (s *Server) findContainer(ctx context.Context, id string) (m *backends.Memb
 	}
 	if ctr == nil {
 		return s.defaultBackend(), nil, nil, nil
+	}
+	if err := notOfRehearsal(ctr.GetLabels(), "container", id); err != nil {
+		return nil, nil, nil, err
 	}
 	m, err = s.member(ctr.GetBackend())
 	return m, ctr, s.knownSandbox(ctr.GetSandboxId()), err
@@ -73,6 +79,9 @@ func (s *Server) lookUpSandbox(ctx context.Context, id string) (*eventpb.Sandbox
 		return nil, err
 	}
 	sb := s.sandboxRecord(found.backend, found.item)
+	if err := notOfRehearsal(sb.GetLabels(), "sandbox", id); err != nil {
+		return nil, err
+	}
 	if err := s.remember(ctx, &eventpb.Observed{Cause: "lookup", Sandboxes: []*eventpb.Sandbox{sb}}, found.backend); err != nil {
 		return nil, err
 	}
@@ -87,6 +96,9 @@ func (s *Server) lookUpContainer(ctx context.Context, id string) (*eventpb.Conta
 		return nil, err
 	}
 	ctr := s.containerRecord(found.backend, found.item)
+	if err := notOfRehearsal(ctr.GetLabels(), "container", id); err != nil {
+		return nil, err
+	}
 	if s.knownSandbox(ctr.GetSandboxId()) == nil {
 		if _, err := s.lookUpSandbox(ctx, ctr.GetSandboxId()); err != nil {
 			return nil, err

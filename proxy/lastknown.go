@@ -17,7 +17,7 @@ func (s *Server) lastSandboxes(backend string, filter wire.Message) ([]byte, err
 	resp := new(runtimeapi.ListPodSandboxResponse)
 	s.log.View(func(st *store.State) {
 		for sb := range st.SandboxesOf(backend) {
-			if item := sandboxAnswer(sb); matchSandbox(filter, item) {
+			if item := sandboxAnswer(sb); matchSandbox(filter, item) && !isRehearsal(item.Labels) {
 				resp.Items = append(resp.Items, item)
 			}
 		}
@@ -30,7 +30,7 @@ func (s *Server) lastContainers(backend string, filter wire.Message) ([]byte, er
 	resp := new(runtimeapi.ListContainersResponse)
 	s.log.View(func(st *store.State) {
 		for ctr := range st.ContainersOf(backend) {
-			if item := containerAnswer(ctr); matchContainer(filter, item) {
+			if item := containerAnswer(ctr); matchContainer(filter, item) && !isRehearsal(item.Labels) {
 				resp.Containers = append(resp.Containers, item)
 			}
 		}

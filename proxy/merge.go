@@ -48,6 +48,7 @@ func (s *Server) fanOut(ctx context.Context, m *method, frame *backends.Frame) (
 // merge makes one answer of the parts. full is the unary list that they
 // answer, also where they came by its streaming form.
 func (s *Server) merge(full string, req wire.Message, parts []part) (backends.Answer, error) {
+	s.hideRehearsals(full, parts)
 	switch full {
 	case runtimeapi.RuntimeService_ListPodSandbox_FullMethodName:
 		return s.mergeWhole(parts, s.sandboxItem, func(backend string) ([]byte, error) { return s.lastSandboxes(backend, req.Msg(1)) })

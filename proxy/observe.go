@@ -88,6 +88,9 @@ func (s *Server) compareSandboxes(o *eventpb.Observed, before knowledge, backend
 	list.Each(1, func(item wire.Message) bool {
 		id := valid(item.String(1))
 		delete(gone, id)
+		if s.hidesSandbox(item) {
+			return true
+		}
 		have := before.sandboxes[id]
 		if have == nil || have.GetState() != sandboxState(item.Int(3)) || have.GetCreatedAt() != item.Int(4) {
 			o.Sandboxes = append(o.Sandboxes, s.sandboxRecord(backend, item))
@@ -106,6 +109,9 @@ func (s *Server) compareContainers(o *eventpb.Observed, before knowledge, backen
 	list.Each(1, func(item wire.Message) bool {
 		id := valid(item.String(1))
 		delete(gone, id)
+		if s.hidesContainer(item) {
+			return true
+		}
 		have := before.containers[id]
 		if have == nil || have.GetState() != containerState(item.Int(6)) ||
 			have.GetCreatedAt() != item.Int(7) || have.GetImageRef() != valid(item.String(5)) || endUnknown(have) {

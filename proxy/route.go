@@ -77,6 +77,9 @@ func podKey(m *method, req wire.Message, config protowire.Number) (*eventpb.PodK
 	if !req.Msg(config).Has(1) {
 		return nil, status.Errorf(codes.InvalidArgument, "%s: config.metadata is missing", m.name)
 	}
+	if err := noRehearsalLabel(m, req.Msg(config).Map(6)); err != nil {
+		return nil, err
+	}
 	meta := req.Msg(config).Msg(1)
 	for _, f := range []struct{ name, value string }{{"name", meta.String(1)}, {"uid", meta.String(2)}, {"namespace", meta.String(3)}} {
 		if f.value == "" {
@@ -147,6 +150,9 @@ func (s *Server) routeCreate(c *call, req wire.Message, sb *eventpb.Sandbox) (*c
 	meta := config.Msg(1)
 	if !config.Has(1) || meta.String(1) == "" {
 		return nil, status.Errorf(codes.InvalidArgument, "%s: config.metadata is missing or has no name", c.method.name)
+	}
+	if err := noRehearsalLabel(c.method, config.Map(9)); err != nil {
+		return nil, err
 	}
 	s.containerIntent(c.intent, config)
 	c.key = joinKey(c.method.name, c.intent.SandboxId, c.intent.ContainerName, "", c.intent.ContainerAttempt)

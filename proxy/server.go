@@ -53,6 +53,8 @@ type Server struct {
 	lanes   map[string]*lane
 	bringer bringer
 	givenBy givenBy
+	// rehearsals are what the kubelet must not see, and what is left of them.
+	rehearsals *rehearsals
 	// attendants keep what answers for the node as a whole need of each
 	// backend; settings is what the kubelet has said to all of them, announced
 	// what it was told of their metrics.
@@ -80,6 +82,7 @@ func New(o Options) (*Server, error) {
 		config: o.Config, set: o.Backends, log: o.Log, version: o.Version, logger: o.Logger,
 		lanes: make(map[string]*lane, len(o.Backends.All())), feeds: make(map[string]*feed, len(o.Backends.All())),
 	}
+	s.rehearsals = s.newRehearsals()
 	for _, m := range s.set.All() {
 		s.lanes[m.Name()] = newLane()
 		s.feeds[m.Name()] = newFeed(s, m)
@@ -129,6 +132,7 @@ func (s *Server) Run(ctx context.Context) error {
 		wg.Go(func() { s.feeds[m.Name()].run(ctx) })
 	}
 	wg.Go(func() { s.collector.run(ctx) })
+	wg.Go(func() { s.sweepRehearsals(ctx) })
 	return s.set.Run(ctx)
 }
 
@@ -145,6 +149,7 @@ func (s *Server) Serve(l net.Listener) error {
 func (s *Server) Shutdown(ctx context.Context) {
 	s.health.Shutdown()
 	s.events.close()
+	s.rehearsals.shut(ctx)
 	done := make(chan struct{})
 	go func() {
 		s.grpc.GracefulStop()

@@ -52,9 +52,15 @@ func (s *Server) passUnknown(ctx context.Context, full string, ss grpc.ServerStr
 func (s *Server) unknownTarget(first wire.Message) (*backends.Member, error) {
 	id := first.String(idField)
 	if sb := s.knownSandbox(id); sb != nil {
+		if err := notOfRehearsal(sb.GetLabels(), "sandbox", id); err != nil {
+			return nil, err
+		}
 		return s.member(sb.GetBackend())
 	}
 	if ctr := s.knownContainer(id); ctr != nil {
+		if err := notOfRehearsal(ctr.GetLabels(), "container", id); err != nil {
+			return nil, err
+		}
 		return s.member(ctr.GetBackend())
 	}
 	return s.defaultBackend(), nil

@@ -14,10 +14,13 @@ import (
 
 func newReplay() *cobra.Command {
 	var dry, asJSON bool
+	var r rehearsing
 	c := &cobra.Command{
-		Use:   "replay --dry-run FILE",
-		Short: "Fold an exported log",
-		Long: `Fold an exported log, and print what it holds and the state that it ends in:
+		Use:   "replay POD --on BACKEND | --dry-run FILE",
+		Short: "Rehearse a pod on another backend, or fold an exported log",
+		Long: rehearseHelp + `
+
+With --dry-run: fold an exported log, and print what it holds and the state that it ends in:
 anywhere, without a runtime, a daemon, a configuration or root. A bug report is
 a file.
 
@@ -29,12 +32,18 @@ events, state, timeline, diff and explain answer their questions about it with
 numbers), begins, ends (their times), versions (of crimux), failed (number of
 outcomes that were errors), open (operations without an outcome), state (the
 message State of store/eventpb/event.proto in protobuf's JSON form).`,
-		Example: `  crimux replay --dry-run report.jsonl
+		Example: `  crimux replay web --on containerd
+  crimux replay default/web --on containerd --level start --timeout 2m
+  crimux replay --dry-run report.jsonl
   crimux timeline web --file report.jsonl`,
-		Args: exactlyOne("FILE"),
+		Args:              exactlyOne("POD or FILE"),
+		ValidArgsFunction: completePod,
 		RunE: func(c *cobra.Command, args []string) error {
 			if !dry {
-				return usageError{errors.New("crimux replay: nothing is carried out yet: add --dry-run to fold FILE")}
+				return rehearse(c, args[0], r, asJSON)
+			}
+			if r.on != "" {
+				return usageError{errors.New("crimux replay: --dry-run carries nothing out: it goes without --on")}
 			}
 			src, err := openExport(c.Context(), args[0])
 			if err != nil {
@@ -45,6 +54,7 @@ message State of store/eventpb/event.proto in protobuf's JSON form).`,
 	}
 	c.Flags().BoolVar(&dry, "dry-run", false, "only fold the events of FILE")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	r.addFlags(c)
 	return c
 }
 

@@ -100,6 +100,7 @@ func (d *daemon) open(cfg *policy.Config, logger *slog.Logger) (err error) {
 		Config: cfg, Backends: d.set, Log: d.log, Version: buildVersion(), Logger: logger,
 	})
 	d.admin = admin.NewServer(d.log, d.server)
+	d.admin.ServeRehearsals(d.server)
 	if err != nil {
 		return err
 	}

@@ -69,13 +69,14 @@ type Forgetter interface {
 type Server struct {
 	log       Log
 	forgetter Forgetter
+	mux       *http.ServeMux
 	http      *http.Server
 }
 
 // NewServer returns a server of log, and of what forgets.
 func NewServer(log Log, f Forgetter) *Server {
-	s := &Server{log: log, forgetter: f}
 	mux := http.NewServeMux()
+	s := &Server{log: log, forgetter: f, mux: mux}
 	mux.HandleFunc("GET "+recordsPath, s.records)
 	mux.HandleFunc("POST "+forgetPath, s.forget)
 	mux.HandleFunc("GET "+statePath, s.state)
