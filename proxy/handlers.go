@@ -34,10 +34,11 @@ func handlerOut(sb *eventpb.Sandbox, path ...protowire.Number) func(wire.Message
 }
 
 // withFront returns the rewrite that sets the handler at path to the front
-// one. That of an image is only replaced where the backend gave one.
+// one. That of an image is only replaced where the backend gave one, and an
+// answer without a status is not given one.
 func withFront(front string, path ...protowire.Number) func(wire.Message) wire.Message {
 	return func(m wire.Message) wire.Message {
-		if path[len(path)-1] == imageHandler && m.At(path...) == "" {
+		if path[len(path)-1] == imageHandler && m.At(path...) == "" || m.Msg(path[0]) == nil {
 			return m
 		}
 		return m.With(front, path...)

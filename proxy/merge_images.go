@@ -28,8 +28,14 @@ func mergeImages(frames []*backends.Frame) (*backends.Frame, error) {
 	seen := make(map[string]int) // id to place in images
 	var images []wire.Message
 	united := false
+	var beside []byte // what newer runtimes say beside the images
 	for _, f := range frames {
-		wire.Message(f.Bytes()).Each(1, func(img wire.Message) bool {
+		wire.Message(f.Bytes()).Fields(func(fd wire.Field) bool {
+			if fd.Num != 1 || fd.Type != protowire.BytesType {
+				beside = append(beside, fd.Raw...)
+				return true
+			}
+			img := wire.Message(fd.Value)
 			id := img.String(imageID)
 			at, twice := seen[id]
 			if !twice {
@@ -49,7 +55,7 @@ func mergeImages(frames []*backends.Frame) (*backends.Frame, error) {
 	for _, img := range images {
 		out = wire.AppendItem(out, 1, img)
 	}
-	return backends.NewFrame(out), nil
+	return backends.NewFrame(append(out, beside...)), nil
 }
 
 // unite adds to an image what another runtime says of it. Of a field that

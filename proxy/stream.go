@@ -52,7 +52,8 @@ func (s *Server) streamList(ctx context.Context, m *method, req *backends.Frame,
 	}
 	if err == nil && a.Body.Len() == 0 {
 		// No items: the stream ends without a message.
-		return nil
+		ss.SetTrailer(a.Trailer)
+		return ss.SetHeader(replyHeader(a.Header))
 	}
 	return answer(ss, a, err)
 }
@@ -64,7 +65,7 @@ func collect(ctx context.Context, m *backends.Member, method *method, req *backe
 	}
 	guarded, cancel := guard(ctx, m, method)
 	defer cancel()
-	frames, err := drain(guarded, m, method.full, req)
+	a, err := drain(guarded, m, method.full, req)
 	if status.Code(err) == codes.Unimplemented {
 		return read(ctx, m, method.unary, req)
 	}
@@ -72,28 +73,33 @@ func collect(ctx context.Context, m *backends.Member, method *method, req *backe
 		err = context.Cause(guarded)
 	}
 	if err != nil {
-		return backends.Answer{}, err
+		return a, err
 	}
-	a := backends.Answer{Body: backends.Concat(frames...)}
 	return a, garbled(m, method, a.Body)
 }
 
-func drain(ctx context.Context, m *backends.Member, full string, req *backends.Frame) ([]*backends.Frame, error) {
+// drain reads a stream to its end. What came before an error is no list.
+func drain(ctx context.Context, m *backends.Member, full string, req *backends.Frame) (a backends.Answer, err error) {
 	st, err := open(ctx, m, full, req)
 	if err != nil {
-		return nil, err
+		return a, err
 	}
 	frames := []*backends.Frame{backends.NewFrame(nil)}
 	for {
-		f, err := st.Recv()
-		if errors.Is(err, io.EOF) {
-			return frames, nil
-		}
-		if err != nil {
-			return nil, err
+		var f *backends.Frame
+		if f, err = st.Recv(); err != nil {
+			break
 		}
 		frames = append(frames, f)
 	}
+	a.Trailer = st.Trailer()
+	if h, herr := st.Header(); herr == nil {
+		a.Header = h
+	}
+	if errors.Is(err, io.EOF) {
+		a.Body, err = backends.Concat(frames...), nil
+	}
+	return a, err
 }
 
 // open begins a server-streaming call.

@@ -153,25 +153,26 @@ func (m Message) Map(num protowire.Number) map[string]string {
 // With returns m with the string at path set to value; "" removes the field.
 // All but the last number of path name sub-messages; one that is absent is
 // made, unless value is "". Every other field keeps its bytes. The result
-// aliases m where nothing changed.
+// aliases m where nothing changed, and where m, or a sub-message on the way, is
+// malformed: what cannot be read is not cut short either.
 func (m Message) With(value string, path ...protowire.Number) Message {
-	if m.At(path...) == value {
+	if m.At(path...) == value || m.Valid() != nil {
 		return m
 	}
 	num := path[0]
+	content := Message(value)
+	if len(path) > 1 {
+		if content = m.Msg(num).With(value, path[1:]...); content.At(path[1:]...) != value {
+			return m
+		}
+	}
 	out := make(Message, 0, len(m)+len(value)+8)
 	m.Fields(func(f Field) bool {
-		if f.Num != num {
+		if f.Num != num || f.Type != protowire.BytesType {
 			out = append(out, f.Raw...)
 		}
 		return true
 	})
-	var content []byte
-	if len(path) == 1 {
-		content = []byte(value)
-	} else {
-		content = m.Msg(num).With(value, path[1:]...)
-	}
 	if value == "" && len(path) == 1 {
 		return out
 	}
