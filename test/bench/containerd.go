@@ -17,6 +17,10 @@ import (
 func (b *bench) containerd(ctx context.Context, n *node.Node) error {
 	direct := b.lab.CRI()
 	image := b.lab.Image("busybox")
+	version, err := direct.Version(ctx, &runtimeapi.VersionRequest{})
+	if err != nil {
+		return err
+	}
 	if _, err := n.Images.PullImage(ctx, &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: image}}); err != nil {
 		return err
 	}
@@ -42,7 +46,7 @@ func (b *bench) containerd(ctx context.Context, n *node.Node) error {
 		}
 		rows = append(rows, r)
 	}
-	return print(os.Stdout, fmt.Sprintf("containerd, %d pods with %d containers each", b.pods, b.per), []string{"direct", "crimux"}, rows)
+	return print(os.Stdout, fmt.Sprintf("containerd %s, %d pods with %d containers each", version.RuntimeVersion, b.pods, b.per), []string{"direct", "crimux"}, rows)
 }
 
 // runPod makes a pod with its containers and notes how long its sandbox took.

@@ -19,6 +19,10 @@ import (
 )
 
 func main() {
+	if socket := os.Getenv(fakeEnv); socket != "" {
+		fmt.Fprintf(os.Stderr, "bench: the fake runtime: %v\n", serveFake(socket))
+		os.Exit(1)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	b := &bench{}
@@ -26,8 +30,8 @@ func main() {
 	flag.IntVar(&b.per, "containers", 1, "containers in each pod")
 	flag.IntVar(&b.rounds, "rounds", 300, "calls of each kind and way")
 	flag.StringVar(&b.peer, "peer", "", "shell command that runs another CRI shim for Docker on $PEER_SOCKET, with $DOCKER_HOST, $CNI_CONF_DIR, $CNI_BIN_DIR, $CNI_CACHE_DIR and $POD_INFRA_IMAGE (use exec)")
-	only := flag.String("only", "", "containerd, docker, logs, hang or idle; empty is all")
-	v2 := flag.Bool("v2", false, "containerd 2.x instead of the distribution's")
+	only := flag.String("only", "", "scale, containerd, docker, logs, hang or idle; empty is all")
+	v2 := flag.Bool("v2", false, "containerd 2.x instead of the distribution's in all parts; the part containerd runs on both")
 	flag.Parse()
 	options := lab.Options{Log: os.Stderr}
 	if *v2 {
@@ -39,7 +43,39 @@ func main() {
 	}
 }
 
-func (b *bench) run(ctx context.Context, options lab.Options, only string) (err error) {
+// run measures the parts that were asked for: those that need no engines, and
+// the rest on one lab, and the pass-through on the other containerd too.
+func (b *bench) run(ctx context.Context, options lab.Options, only string) error {
+	if only == "" || only == "scale" {
+		if err := b.runScale(ctx); err != nil || only == "scale" {
+			return err
+		}
+	}
+	if err := b.runLab(ctx, options, only); err != nil {
+		return err
+	}
+	if options.Containerd == lab.V2 || only != "" && only != "containerd" {
+		return nil
+	}
+	options.Containerd, options.NoDocker = lab.V2, true
+	return b.runLab(ctx, options, "containerd")
+}
+
+// runScale needs nothing but the daemon.
+func (b *bench) runScale(ctx context.Context) (err error) {
+	dir, err := os.MkdirTemp("", "crimux-bench-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if b.binary, err = node.Build(ctx, dir, false); err != nil {
+		return err
+	}
+	return b.scale(ctx)
+}
+
+// runLab brings up engines and measures on them.
+func (b *bench) runLab(ctx context.Context, options lab.Options, only string) (err error) {
 	l, err := lab.Start(ctx, options)
 	if err != nil {
 		return err
