@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -197,7 +198,7 @@ func together(ctx context.Context, c runtimeapi.RuntimeServiceClient, p *node.Po
 	for _, t := range times {
 		all = append(all, t...)
 	}
-	return all, errors.Join(errs...)
+	return all, cmp.Or(errs...)
 }
 
 // changes measures what a change costs more than directly, beside what its
