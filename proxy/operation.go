@@ -84,6 +84,11 @@ func (s *Server) perform(ctx context.Context, c *call) (backends.Answer, error) 
 			return a, nil
 		}
 	}
+	if creates(c.method) {
+		if err := s.log.Pressure(); err != nil {
+			return backends.Answer{}, status.Errorf(codes.ResourceExhausted, "%s was not begun: %v", c.method.name, err)
+		}
+	}
 	op := store.NewOp()
 	began := time.Now()
 	intent := &eventpb.Event{Op: op, Backend: c.target.Name(), Kind: &eventpb.Event_Intent{Intent: c.intent}}
@@ -103,6 +108,10 @@ func (s *Server) perform(ctx context.Context, c *call) (backends.Answer, error) 
 	}
 	return a, err
 }
+
+// creates tells whether a method makes what will have to be stopped and
+// removed: there must be room in the log for that.
+func creates(m *method) bool { return m.class == byHandler || m.name == "CreateContainer" }
 
 // unrecorded carries out a Stop or Remove although the log cannot be written:
 // a full disk must not keep a node from freeing what it holds. What came of
