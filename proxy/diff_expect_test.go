@@ -84,17 +84,6 @@ func has(b []byte, num protowire.Number) bool {
 	return false
 }
 
-// sub is the content of a sub-message.
-func sub(b []byte, num protowire.Number) (all []byte) {
-	list, _ := fieldsOf(b)
-	for _, f := range list {
-		if f.num == num && f.typ == protowire.BytesType {
-			all = append(all, f.value...)
-		}
-	}
-	return all
-}
-
 // rewrite is the one change that is allowed: the string at path becomes what
 // want makes of it.
 type rewrite struct {
