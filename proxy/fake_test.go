@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/crimux/crimux/backends"
@@ -154,7 +155,10 @@ func (f *fakeRuntime) RunPodSandbox(_ context.Context, r *runtimeapi.RunPodSandb
 
 func (f *fakeRuntime) StopPodSandbox(_ context.Context, r *runtimeapi.StopPodSandboxRequest) (*runtimeapi.StopPodSandboxResponse, error) {
 	if sb := f.sandboxes[r.PodSandboxId]; sb != nil {
+		// What a list has answered is still being sent, maybe.
+		sb = proto.CloneOf(sb)
 		sb.State = runtimeapi.PodSandboxState_SANDBOX_NOTREADY
+		f.sandboxes[sb.Id] = sb
 	}
 	return &runtimeapi.StopPodSandboxResponse{}, nil
 }
@@ -200,7 +204,9 @@ func (f *fakeRuntime) StartContainer(_ context.Context, r *runtimeapi.StartConta
 	if c == nil {
 		return nil, status.Errorf(codes.NotFound, "%s has no container %q", f.name, r.ContainerId)
 	}
+	c = proto.CloneOf(c)
 	c.State = runtimeapi.ContainerState_CONTAINER_RUNNING
+	f.containers[c.Id] = c
 	return &runtimeapi.StartContainerResponse{}, nil
 }
 

@@ -196,7 +196,11 @@ func TestFlipped(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(seed, 0))
 	dir, page := t.TempDir(), os.Getpagesize()
 	pages := int(newestMeta(t, data).pages)
-	for i := range 250 {
+	flips := 250
+	if testing.Short() {
+		flips = 20
+	}
+	for i := range flips {
 		at := rnd.IntN(pages * page)
 		if i%2 == 0 {
 			at = at/page*page + rnd.IntN(96)
