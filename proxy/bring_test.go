@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,9 +19,6 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/crimux/crimux/backends"
-	"github.com/crimux/crimux/backends/cri"
-	"github.com/crimux/crimux/policy"
-	"github.com/crimux/crimux/store"
 	"github.com/crimux/crimux/store/eventpb"
 )
 
@@ -30,34 +26,8 @@ import (
 // returns them.
 func nodeOf(t testing.TB, extra string, wrap func(*fakeRuntime, backends.Backend) backends.Backend) *node {
 	t.Helper()
-	n := &node{a: newFake(t, "a"), b: newFake(t, "b"), dir: t.TempDir()}
-	cfg, err := policy.Parse("config.yaml", append(fmt.Appendf(nil, nodeConfig, n.dir, n.a.socket, n.b.socket), extra...))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n.log, err = store.Open(filepath.Join(n.dir, "events.db"), store.Options{NoSync: true}); err != nil {
-		t.Fatal(err)
-	}
-	var list []backends.Backend
-	for i, b := range cfg.Backends {
-		c, err := cri.New(b.Name, b.Endpoint)
-		if err != nil {
-			t.Fatal(err)
-		}
-		list = append(list, c)
-		if wrap != nil {
-			list[i] = wrap([]*fakeRuntime{n.a, n.b}[i], c)
-		}
-	}
-	set, err := backends.NewSet(backends.Probing{Interval: cfg.Health.ProbeInterval, DownAfter: cfg.Health.DownAfter}, list...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	n.server, err = New(Options{Config: cfg, Backends: set, Log: n.log, Version: "test", Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	n.serve(t, set)
+	n := &node{a: newFake(t, "a"), b: newFake(t, "b"), dir: t.TempDir(), extra: extra, wrap: wrap}
+	n.begin(t)
 	return n
 }
 

@@ -6,6 +6,8 @@ import (
 
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/crimux/crimux/policy"
 )
 
 const (
@@ -84,9 +86,7 @@ func TestAPodThatMayHaveMoved(t *testing.T) {
 	if _, err := n.StopPodSandbox(t.Context(), &runtimeapi.StopPodSandboxRequest{PodSandboxId: sb}); err != nil {
 		t.Fatal(err)
 	}
-	back := *n.server.config
-	back.Migration.To, back.Migration.Percent = "", 0
-	n.server.config = &back
+	n.restart(t, func(cfg *policy.Config) { cfg.Migration.To, cfg.Migration.Percent = "", 0 })
 	if got := n.asked(t, listSandboxes, req); got != "a b" {
 		t.Errorf("where it was and will be: asked are %q", got)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"path/filepath"
 	"strings"
@@ -21,7 +20,6 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/crimux/crimux/backends"
-	"github.com/crimux/crimux/backends/cri"
 	"github.com/crimux/crimux/policy"
 	"github.com/crimux/crimux/proxy/wire"
 	"github.com/crimux/crimux/store"
@@ -275,28 +273,9 @@ func (d *differ) begin(t testing.TB) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d.log, err = store.Open(filepath.Join(d.dir, "events.db"), store.Options{NoSync: true}); err != nil {
-		t.Fatal(err)
-	}
-	var list []backends.Backend
-	for _, b := range cfg.Backends {
-		c, err := cri.New(b.Name, b.Endpoint)
-		if err != nil {
-			t.Fatal(err)
-		}
-		list = append(list, c)
-	}
-	set, err := backends.NewSet(backends.Probing{Interval: cfg.Health.ProbeInterval, DownAfter: cfg.Health.DownAfter}, list...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	d.server, err = New(Options{Config: cfg, Backends: set, Log: d.log, Version: "test", Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	d.serve(t, set)
+	d.start(t, cfg)
 	d.front = dialRaw(t, strings.TrimPrefix(d.conn.Target(), "unix://"))
-	for _, m := range set.All() {
+	for _, m := range d.server.set.All() {
 		eventually(t, "the backend's pods are known", func() bool {
 			n := 0
 			d.log.View(func(st *store.State) { n, _ = stillThere(st, m.Name()) })

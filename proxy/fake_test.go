@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"net"
@@ -333,6 +332,12 @@ type node struct {
 	away func(name string) bool
 	// downAfter replaces that of the configuration where it is not 0.
 	downAfter time.Duration
+	// extra is configuration beside nodeConfig.
+	extra string
+	// adjust changes what extra cannot say; nil is nothing.
+	adjust func(*policy.Config)
+	// wrap stands before the client of a fake; nil is nothing.
+	wrap func(*fakeRuntime, backends.Backend) backends.Backend
 }
 
 const nodeConfig = `apiVersion: crimux.dev/v1
@@ -359,30 +364,51 @@ func newNode(t testing.TB) *node {
 // begin starts a run of the daemon on the node's folder.
 func (n *node) begin(t testing.TB) {
 	t.Helper()
-	cfg, err := policy.Parse("config.yaml", fmt.Appendf(nil, nodeConfig, n.dir, n.a.socket, n.b.socket))
+	cfg, err := policy.Parse("config.yaml", append(fmt.Appendf(nil, nodeConfig, n.dir, n.a.socket, n.b.socket), n.extra...))
 	if err != nil {
 		t.Fatal(err)
 	}
+	if n.adjust != nil {
+		n.adjust(cfg)
+	}
+	n.start(t, cfg)
+}
+
+// start has a daemon with cfg serve.
+func (n *node) start(t testing.TB, cfg *policy.Config) {
+	t.Helper()
+	var err error
 	if n.log, err = store.Open(filepath.Join(n.dir, "events.db"), store.Options{NoSync: true}); err != nil {
 		t.Fatal(err)
 	}
 	var list []backends.Backend
-	for _, b := range cfg.Backends {
+	for i, b := range cfg.Backends {
 		c, err := cri.New(b.Name, b.Endpoint)
 		if err != nil {
 			t.Fatal(err)
 		}
 		list = append(list, c)
+		if n.wrap != nil {
+			list[i] = n.wrap([]*fakeRuntime{n.a, n.b}[i], c)
+		}
 	}
 	set, err := backends.NewSet(backends.Probing{Interval: cfg.Health.ProbeInterval, DownAfter: cmp.Or(n.downAfter, cfg.Health.DownAfter)}, list...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.server, err = New(Options{Config: cfg, Backends: set, Log: n.log, Version: "test", Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	n.server, err = New(Options{Config: cfg, Backends: set, Log: n.log, Version: "test", Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	n.serve(t, set)
+}
+
+// restart ends the daemon and starts one with its configuration changed.
+func (n *node) restart(t testing.TB, adjust func(*policy.Config)) {
+	t.Helper()
+	n.stop()
+	n.adjust = adjust
+	n.begin(t)
 }
 
 // beginWith is begin while some backends are away.

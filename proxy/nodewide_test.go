@@ -102,7 +102,9 @@ func TestReadyWhileOneRoutedBackendIs(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			n := answeringNode(t, "", answers{"Status": row.a}, answers{"Status": row.b})
 			if row.unrouted {
-				n.server.config.Routes = slices.DeleteFunc(slices.Clone(n.server.config.Routes), func(r policy.RouteRule) bool { return r.Backend == "b" })
+				n.restart(t, func(cfg *policy.Config) {
+					cfg.Routes = slices.DeleteFunc(cfg.Routes, func(r policy.RouteRule) bool { return r.Backend == "b" })
+				})
 			}
 			r := n.status(t)
 			for name, want := range map[string]bool{runtimeapi.RuntimeReady: row.runtime, runtimeapi.NetworkReady: row.network} {
@@ -158,7 +160,7 @@ func TestHandlersAreThoseOfTheRoutes(t *testing.T) {
 	down.Store(false)
 	// A runtime that gets no pods takes nothing from the others.
 	lone := answeringNode(t, "", answers{"Status": says(ready(all, handler("", true, true)))}, answers{"Status": says(ready(nil))})
-	lone.server.config.Routes = nil
+	lone.restart(t, func(cfg *policy.Config) { cfg.Routes = nil })
 	if got, want := show(lone), ":true,true groups=true mounts=true"; got != want {
 		t.Errorf("beside a runtime without routes they are %q, want %q", got, want)
 	}
