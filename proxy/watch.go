@@ -50,7 +50,9 @@ func (s *Server) watch(ctx context.Context, m *backends.Member) {
 		case <-t.C:
 		case <-w.lane.woken:
 			w.woken = true
-			w.settle(ctx)
+			if w.recovered { // calls wait for recovery
+				w.settle(ctx)
+			}
 		}
 	}
 }

@@ -102,7 +102,7 @@ func killAgainAndAgain(t *testing.T, n *node.Node, random *rand.Rand, stop <-cha
 		select {
 		case <-stop:
 			return
-		case <-time.After(time.Duration(400+random.IntN(1600)) * time.Millisecond):
+		case <-time.After(time.Duration(100+random.IntN(700)) * time.Millisecond):
 		}
 		if err := n.Kill(); err != nil {
 			t.Error(err)
