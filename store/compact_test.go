@@ -97,9 +97,9 @@ func read(t testing.TB, src Source) told {
 // lives; the states since are what they were.
 func TestCompactByAge(t *testing.T) {
 	path := filepath.Join(t.TempDir(), FileName)
-	now := time.Unix(0, 0).Add(24 * time.Hour)
+	clock := clockAt(time.Unix(0, 0).Add(24 * time.Hour))
 	o := quiet()
-	o.Retention, o.Now = 6*time.Hour, func() time.Time { return now }
+	o.Retention, o.Now = 6*time.Hour, clock.now
 	l := open(t, path, o)
 	for _, e := range aDay(24) {
 		l.Append(e)
@@ -143,9 +143,8 @@ func TestCompactByAge(t *testing.T) {
 	}
 	// A day later the pods of that day are gone, too, and their stubs with
 	// those before are one.
-	now = now.Add(24 * time.Hour)
 	e := started("b")
-	e.Time = now.UnixNano()
+	e.Time = clock.add(24 * time.Hour).UnixNano()
 	mustAppend(t, l, e)
 	compactNow(t, l)
 	again := read(t, l)
@@ -330,7 +329,7 @@ func TestRandomLog(t *testing.T) {
 	}
 	t.Logf("seed %d (run again with -seed)", seed)
 	for round := range 8 {
-		r := &randomEvents{Rand: rand.New(rand.NewPCG(seed, uint64(round))), now: 1000}
+		r := &randomEvents{Rand: rand.New(rand.NewPCG(seed, uint64(round))), clock: clockAt(time.Unix(0, 1000))}
 		randomLog(t, r)
 		if t.Failed() {
 			t.Fatalf("seed %d, round %d", seed, round)
@@ -341,7 +340,7 @@ func TestRandomLog(t *testing.T) {
 func randomLog(t *testing.T, r *randomEvents) {
 	path := filepath.Join(t.TempDir(), FileName)
 	o := quiet()
-	o.Now = func() time.Time { return time.Unix(0, r.now) }
+	o.Now = r.clock.now
 	l, err := Open(path, o)
 	if err != nil {
 		t.Fatal(err)
@@ -371,12 +370,13 @@ func randomLog(t *testing.T, r *randomEvents) {
 		case 0:
 			locked(l.takeSnapshot)
 		case 1:
-			l.opts.Retention = time.Duration(1 + r.IntN(500))
-			locked(l.compact)
+			locked(func() error { l.opts.Retention = time.Duration(1 + r.IntN(500)); return l.compact() })
 		case 2:
-			l.opts.MaxSize = int64(1+r.IntN(64)) << 10
-			locked(l.compact)
-			l.opts.MaxSize = 0
+			locked(func() error {
+				l.opts.MaxSize = int64(1+r.IntN(64)) << 10
+				defer func() { l.opts.MaxSize = 0 }()
+				return l.compact()
+			})
 		case 3:
 			locked(l.rewriteLocked)
 		case 4:

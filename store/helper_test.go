@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -289,3 +290,18 @@ func pairs(m map[string]string) string {
 	slices.Sort(kv)
 	return strings.Join(kv, ",")
 }
+
+// testClock is a clock that tests move; a log reads it from several
+// goroutines.
+type testClock struct{ ns atomic.Int64 }
+
+func clockAt(t time.Time) *testClock {
+	c := new(testClock)
+	c.ns.Store(t.UnixNano())
+	return c
+}
+
+func (c *testClock) now() time.Time { return time.Unix(0, c.ns.Load()) }
+
+// add moves the clock and returns what it says then.
+func (c *testClock) add(d time.Duration) time.Time { return time.Unix(0, c.ns.Add(int64(d))) }

@@ -17,7 +17,8 @@ type Options struct {
 	// NoSync leaves out every fdatasync. For tests only: a crash of the
 	// machine loses what was acknowledged.
 	NoSync bool
-	// Now tells the time that events get; nil is time.Now.
+	// Now tells the time that events get; nil is time.Now. It is called from
+	// several goroutines.
 	Now func() time.Time
 	// OnFailure is called for each commit that failed, so that somebody
 	// hears of events that nobody waited for, and where taking care of the

@@ -20,8 +20,8 @@ import (
 func TestReopen(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "var", "lib", "crimux")
 	path := filepath.Join(dir, FileName)
-	now := time.Unix(1, 0)
-	l := open(t, path, Options{Now: func() time.Time { now = now.Add(time.Second); return now }})
+	clock := clockAt(time.Unix(1, 0))
+	l := open(t, path, Options{Now: func() time.Time { return clock.add(time.Second) }})
 	if got := l.Last(); got != 0 {
 		t.Errorf("an empty log is at %d", got)
 	}

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -19,7 +20,7 @@ var modelSeed = flag.Uint64("seed", 0, "seed of the random fold test; 0 is a new
 // to u3, sandboxes s0 to s5, containers c0 to c7, operations o0 to o9.
 type randomEvents struct {
 	*rand.Rand
-	now int64
+	clock *testClock
 }
 
 func (r *randomEvents) id(prefix string, n int) string { return fmt.Sprint(prefix, r.IntN(n)) }
@@ -28,7 +29,7 @@ func (r *randomEvents) oneOf(s ...string) string { return s[r.IntN(len(s))] }
 
 // event returns an event that a log may hold; what it says need make no sense.
 func (r *randomEvents) event() *eventpb.Event {
-	r.now += r.Int64N(20) - 5 // clocks go backwards
+	r.clock.add(time.Duration(r.Int64N(20) - 5)) // clocks go backwards
 	op, backend := r.id("o", 10), r.oneOf("docker", "containerd", "")
 	var e *eventpb.Event
 	switch r.IntN(10) {
@@ -43,7 +44,7 @@ func (r *randomEvents) event() *eventpb.Event {
 	default:
 		e = r.other(backend)
 	}
-	e.Time = r.now
+	e.Time = r.clock.now().UnixNano()
 	return e
 }
 
@@ -131,7 +132,7 @@ func TestRandomFold(t *testing.T) {
 	}
 	t.Logf("seed %d (run again with -seed)", seed)
 	for round := range 20 {
-		r := &randomEvents{Rand: rand.New(rand.NewPCG(seed, uint64(round))), now: 1000}
+		r := &randomEvents{Rand: rand.New(rand.NewPCG(seed, uint64(round))), clock: clockAt(time.Unix(0, 1000))}
 		randomFold(t, r, 200)
 		if t.Failed() {
 			t.Fatalf("seed %d, round %d", seed, round)
