@@ -169,6 +169,9 @@ func (d *differ) changesWhatIsKnown(x exchange) bool {
 		return d.sandboxes[id].placed
 	case "RemoveContainer":
 		return d.containers[id].placed
+	case "StopPodSandbox", "StopContainer":
+		// What its backend says is not there is not known any more.
+		return slices.ContainsFunc(x.answers[:], func(s scripted) bool { return s.st.Code() == codes.NotFound })
 	case "RunPodSandbox", "RestorePod", "CreateContainer":
 		for _, s := range x.answers {
 			for _, b := range s.frames {
