@@ -147,7 +147,7 @@ func (s *server) settleGone(ctx context.Context, id string) error {
 		return s.fail(err, "clean up sandbox %s", id)
 	}
 	if cached || kept && !c.HostNetwork {
-		if err := s.pods.detach(ctx, id, 0, cni.Attachment{PodNamespace: c.Namespace, PodName: c.Name}); err != nil {
+		if _, err := s.pods.detach(ctx, id, 0, cni.Attachment{PodNamespace: c.Namespace, PodName: c.Name}); err != nil {
 			return s.fail(err, "take down the network of sandbox %s", id)
 		}
 		s.pods.forget(id)

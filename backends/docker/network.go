@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"sync"
 
 	"github.com/crimux/crimux/cni"
@@ -76,37 +77,48 @@ func (a *attachments) addresses(id string) (ips []netip.Addr, ok bool, err error
 	return res.IPs, true, nil
 }
 
-// detach carries out the DEL that is owed, if one is. pid is the sandbox's
+// addressesText is the addresses of an attached sandbox in words.
+func (a *attachments) addressesText(id string) string {
+	var words []string
+	for _, ip := range a.get(id).ips {
+		words = append(words, ip.String())
+	}
+	return strings.Join(words, ",")
+}
+
+// detach carries out the DEL that is owed, and tells whether
+// there was an ADD that it undoes. pid is the sandbox's
 // process, 0 if it has none. pod describes the sandbox for the case that the
 // ADD's own plan is not to be found anywhere.
-func (a *attachments) detach(ctx context.Context, id string, pid int, pod cni.Attachment) error {
+func (a *attachments) detach(ctx context.Context, id string, pid int, pod cni.Attachment) (done bool, err error) {
 	at := a.get(id)
 	if at.state == netDetached {
-		return nil
+		return false, nil
 	}
 	plan := at.plan
 	if plan == nil {
 		cached, _, ok, err := a.net.Cached(id)
 		if err != nil {
-			return fmt.Errorf("network of sandbox %s: %w", id, err)
+			return false, fmt.Errorf("network of sandbox %s: %w", id, err)
 		}
 		if ok {
 			plan = cached
 		}
 	}
-	if plan == nil {
+	had := plan != nil
+	if !had {
 		today, err := a.today(id, pod)
 		if errors.Is(err, cni.ErrNoNetwork) {
 			// Nothing says that it ever had a network, and there is none to
 			// detach it from: a pod must not be stuck on that.
-			return a.pins.unpin(id)
+			return false, a.pins.unpin(id)
 		}
 		if err != nil {
-			return fmt.Errorf("network of sandbox %s: %w", id, err)
+			return false, fmt.Errorf("network of sandbox %s: %w", id, err)
 		}
 		plan = today
 	}
-	return a.del(ctx, plan, pid)
+	return had, a.del(ctx, plan, pid)
 }
 
 // today is a plan with today's configuration, for a sandbox without a trace of

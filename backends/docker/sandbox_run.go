@@ -22,6 +22,13 @@ import (
 // network: its data is the CNI plan, or nothing for the host's network.
 const stepCreated = "sandbox.created"
 
+// Steps of a pod's network, with its addresses or the sandbox's id. Nothing is
+// undone by them: they are on disk with the outcome.
+const (
+	stepAttached = "network.attached"
+	stepDetached = "network.detached"
+)
+
 // undoBound is how long undoing may take, counted from the failure: what ended
 // the operation's own context must not end this.
 const undoBound = time.Minute
@@ -111,6 +118,7 @@ func (r *sandboxRun) do(ctx context.Context) error {
 	if err := r.pods.add(ctx, r.plan); err != nil {
 		return r.fail(err, "set up the network of sandbox %s", r.id)
 	}
+	r.journal.Step(backends.Step{Name: stepAttached, ID: r.pods.addressesText(r.id)})
 	return nil
 }
 

@@ -56,8 +56,11 @@ func TestRunPodSandbox(t *testing.T) {
 	if got, want := b.trace.effects(), []string{"create", "start", "durable", "ADD"}; !slices.Equal(got, want) {
 		t.Errorf("effects %q, want %q", got, want)
 	}
-	if len(j.steps) != 1 || j.steps[0].Name != stepCreated || j.steps[0].ID != id || !strings.Contains(string(j.steps[0].Data), `"name":"test"`) {
+	if len(j.steps) != 2 || j.steps[0].Name != stepCreated || j.steps[0].ID != id || !strings.Contains(string(j.steps[0].Data), `"name":"test"`) {
 		t.Errorf("steps %+v", j.steps)
+	}
+	if got := j.steps[1]; got.Name != "network.attached" || got.ID != "10.0.0.2,fd00::2" {
+		t.Errorf("the network's step is %+v", got)
 	}
 	c := b.engine.containers[id]
 	if c.Name != "/k8s_POD_web_shop_u-1_2" || c.Config.Labels[labelOp] != "op-1" || c.Config.Labels["annotation.a"] != "b" {
@@ -75,6 +78,25 @@ func TestRunPodSandbox(t *testing.T) {
 	}
 	if st.Status.Network.Ip != "10.0.0.2" || len(st.Status.Network.AdditionalIps) != 1 || st.Status.Network.AdditionalIps[0].Ip != "fd00::2" {
 		t.Errorf("network %v", st.Status.Network)
+	}
+}
+
+// TestNetworkStepOfStop: taking down the network is told once, by the stop
+// that does it.
+func TestNetworkStepOfStop(t *testing.T) {
+	b := newBench(t)
+	id, err := b.runPod(backends.NoJournal, podConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := &fakeJournal{op: "op-2", trace: b.trace}
+	for range 2 {
+		if _, err := b.StopPodSandbox(withJournal(t.Context(), j), &runtimeapi.StopPodSandboxRequest{PodSandboxId: id}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(j.steps) != 1 || j.steps[0].Name != "network.detached" || j.steps[0].ID != id {
+		t.Errorf("steps %+v", j.steps)
 	}
 }
 

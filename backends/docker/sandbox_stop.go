@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/crimux/crimux/backends"
 	"github.com/crimux/crimux/cni"
 )
 
@@ -98,9 +99,12 @@ func (s *server) detach(ctx context.Context, f *found) error {
 	if !f.HostConfig.NetworkMode.IsNone() {
 		return nil
 	}
-	err := s.pods.detach(ctx, f.ID, f.State.Pid, cni.Attachment{PodNamespace: f.namespace, PodName: f.identity.pod, PodUID: f.uid})
+	done, err := s.pods.detach(ctx, f.ID, f.State.Pid, cni.Attachment{PodNamespace: f.namespace, PodName: f.identity.pod, PodUID: f.uid})
 	if err != nil {
 		return s.fail(err, "take down the network of sandbox %s", f.ID)
+	}
+	if done {
+		journalIn(ctx).Step(backends.Step{Name: stepDetached, ID: f.ID})
 	}
 	return nil
 }

@@ -74,6 +74,26 @@ func TestLogsAndExit(t *testing.T) {
 			}
 			return err
 		})
+		if handler == "docker" {
+			networkIsTold(t, n, p)
+		}
+	}
+}
+
+// networkIsTold stops a pod and looks in its timeline for when it got its
+// address and lost it.
+func networkIsTold(t *testing.T, n *node.Node, p *node.Pod) {
+	t.Helper()
+	st, err := n.PodSandboxStatus(t.Context(), &runtimeapi.PodSandboxStatusRequest{PodSandboxId: p.Sandbox})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.StopPodSandbox(t.Context(), &runtimeapi.StopPodSandboxRequest{PodSandboxId: p.Sandbox}); err != nil {
+		t.Fatal(err)
+	}
+	out, err := n.Run(t.Context(), "timeline", p.Config.Metadata.Name)
+	if err != nil || !strings.Contains(out, "network.attached "+st.Status.Network.Ip) || !strings.Contains(out, "network.detached "+p.Sandbox[:12]) {
+		t.Errorf("the timeline does not tell of the network:\n%s%v", out, err)
 	}
 }
 
