@@ -26,7 +26,7 @@ func (s *Server) findSandbox(ctx context.Context, id string) (*backends.Member, 
 		}
 	}
 	if sb == nil {
-		return s.defaultBackend(), nil, nil
+		return s.defaultBackend(), nil, s.rehearsals.refuse("sandbox", id)
 	}
 	if err := notOfRehearsal(sb.GetLabels(), "sandbox", id); err != nil {
 		return nil, nil, err
@@ -44,7 +44,7 @@ func (s *Server) findContainer(ctx context.Context, id string) (m *backends.Memb
 		}
 	}
 	if ctr == nil {
-		return s.defaultBackend(), nil, nil, nil
+		return s.defaultBackend(), nil, nil, s.rehearsals.refuse("container", id)
 	}
 	if err := notOfRehearsal(ctr.GetLabels(), "container", id); err != nil {
 		return nil, nil, nil, err

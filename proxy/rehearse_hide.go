@@ -57,6 +57,17 @@ func (r *rehearsals) has(id string) bool {
 	return r.ids[id]
 }
 
+// refuse is the error of a call about what no backend lists: it is a
+// rehearsal's that has ended, or of one under way that is just being made.
+func (r *rehearsals) refuse(what, id string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.ids[id] && r.active == "" {
+		return nil
+	}
+	return notThere(what, id)
+}
+
 // any tells whether any id is.
 func (r *rehearsals) any() bool {
 	r.mu.Lock()
@@ -141,6 +152,10 @@ func notOfRehearsal(labels map[string]string, what, id string) error {
 	if !isRehearsal(labels) {
 		return nil
 	}
+	return notThere(what, id)
+}
+
+func notThere(what, id string) error {
 	return status.Errorf(codes.NotFound, "%s %q: not found", what, id)
 }
 

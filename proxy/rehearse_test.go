@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -473,5 +474,34 @@ func TestRehearsalsAreTakenOutOfEveryList(t *testing.T) {
 		if err != nil || n.server.hidesEvent(e) != hidden {
 			t.Errorf("an event of %s is hidden: %v, %v", id, !hidden, err)
 		}
+	}
+}
+
+// TestWhatIsBeingRehearsed may be on a backend, whose list does not have it
+// yet: until the rehearsal is over no backend is asked about what none lists.
+func TestWhatIsBeingRehearsed(t *testing.T) {
+	n := newNode(t)
+	var asked atomic.Int32
+	n.a.setBefore(func(_ context.Context, method string, _ any) error {
+		if method == "PodSandboxStatus" || method == "StopPodSandbox" {
+			asked.Add(1)
+		}
+		return nil
+	})
+	if err := n.server.rehearsals.begin("r", func() {}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.PodSandboxStatus(t.Context(), &runtimeapi.PodSandboxStatusRequest{PodSandboxId: "half-made"}); status.Code(err) != codes.NotFound {
+		t.Errorf("its status is %v", err)
+	}
+	if _, err := n.StopPodSandbox(t.Context(), &runtimeapi.StopPodSandboxRequest{PodSandboxId: "half-made"}); status.Code(err) != codes.NotFound {
+		t.Errorf("stopping it says %v", err)
+	}
+	if asked.Load() != 0 {
+		t.Error("the default backend was asked")
+	}
+	n.server.rehearsals.end()
+	if _, err := n.PodSandboxStatus(t.Context(), &runtimeapi.PodSandboxStatusRequest{PodSandboxId: "half-made"}); asked.Load() != 1 {
+		t.Errorf("after it the default backend was asked %d times: %v", asked.Load(), err)
 	}
 }

@@ -25,7 +25,7 @@ const window = 4 << 20
 
 // streamWorkers are the goroutines kept for calls: as many as a kubelet has
 // under way when nothing is slow.
-const streamWorkers = 16
+const streamWorkers = 8
 
 // Options are what a Server is made of. All fields are needed.
 type Options struct {
