@@ -44,8 +44,8 @@ func Concat(frames ...*Frame) *Frame {
 // Len returns the length of the message.
 func (f *Frame) Len() int { return f.data.Len() }
 
-// Bytes returns the message in one piece. The first call copies where it
-// arrived in several; the bytes are valid until Free.
+// Bytes returns the message in one piece. The first call copies where it is a
+// concatenation; the bytes are valid until Free.
 func (f *Frame) Bytes() []byte {
 	f.once.Do(func() {
 		if len(f.data) == 1 {
@@ -94,6 +94,12 @@ func (c Codec) Unmarshal(data mem.BufferSlice, v any) error {
 	f, ok := v.(*Frame)
 	if !ok {
 		return c.fallback.Unmarshal(data, v)
+	}
+	if len(data) > 1 {
+		// What comes in pieces is a list, most likely, which is looked into: one
+		// copy, in memory that is used again.
+		f.data = mem.BufferSlice{data.MaterializeToBuffer(mem.DefaultBufferPool())}
+		return nil
 	}
 	data.Ref()
 	f.data = append(mem.BufferSlice(nil), data...)

@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"slices"
+
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/crimux/crimux/backends"
@@ -51,11 +53,41 @@ const imageHandler protowire.Number = 19
 // placed tells whether crimux decided where sb goes.
 func placed(sb *eventpb.Sandbox) bool { return sb.GetOp() != "" }
 
-// sandboxItem rewrites one PodSandbox of a list.
-func (s *Server) sandboxItem(st *store.State, item wire.Message) wire.Message {
-	sb := st.Sandbox(item.String(1))
+// listView is what the items of a list are looked at with.
+type listView struct {
+	st *store.State
+	// halfMade is what crashes left of operations that their backends are
+	// about to undo; nearly always nothing.
+	halfMade []busy
+}
+
+// viewOf returns what a list is looked at with now.
+func (s *Server) viewOf(st *store.State) listView {
+	v := listView{st: st}
+	for name, l := range s.lanes {
+		if l.isClear() {
+			continue
+		}
+		if _, undoes := s.set.Get(name).Backend.(backends.Recoverer); undoes {
+			v.halfMade = append(v.halfMade, underway(st, name))
+		}
+	}
+	return v
+}
+
+// sandboxItem rewrites one PodSandbox of a list. As little as before a crash is
+// one listed that is half made.
+func sandboxItem(v listView, item wire.Message) wire.Message {
+	sb := v.st.Sandbox(item.String(1))
 	if sb == nil {
-		return s.unlessHalfMade(st, item, podID(keyOf(item.Msg(2))))
+		if len(v.halfMade) == 0 {
+			return item
+		}
+		key := podID(keyOf(item.Msg(2)))
+		if slices.ContainsFunc(v.halfMade, func(b busy) bool { return b.pods[key] }) {
+			return nil
+		}
+		return item
 	}
 	if !placed(sb) {
 		return item
@@ -64,44 +96,27 @@ func (s *Server) sandboxItem(st *store.State, item wire.Message) wire.Message {
 }
 
 // containerItem rewrites one Container of a list.
-func (s *Server) containerItem(st *store.State, item wire.Message) wire.Message {
-	if st.Container(item.String(1)) == nil {
+func containerItem(v listView, item wire.Message) wire.Message {
+	if len(v.halfMade) > 0 && v.st.Container(item.String(1)) == nil {
 		meta := item.Msg(3)
-		if s.unlessHalfMade(st, item, containerID(item.String(2), meta.String(1), uint32(meta.Uint(2)))) == nil {
+		key := containerID(item.String(2), meta.String(1), uint32(meta.Uint(2)))
+		if slices.ContainsFunc(v.halfMade, func(b busy) bool { return b.creating[key] }) {
 			return nil
 		}
 	}
-	if item.Msg(4).String(imageHandler) == "" {
+	if len(item.Msg(4).Bytes(imageHandler)) == 0 {
 		return item
 	}
-	sb := st.Sandbox(item.String(2))
+	sb := v.st.Sandbox(item.String(2))
 	if sb == nil || !placed(sb) {
 		return item
 	}
 	return item.With(sb.GetRoute().GetHandler(), 4, imageHandler)
 }
 
-// unlessHalfMade returns item, or nil where it is what a crash left of an
-// operation that its backend is about to undo: as little as before the crash
-// it may be listed as if it were whole.
-func (s *Server) unlessHalfMade(st *store.State, item wire.Message, key string) wire.Message {
-	for name, l := range s.lanes {
-		if l.isClear() {
-			continue
-		}
-		if _, undoes := s.set.Get(name).Backend.(backends.Recoverer); !undoes {
-			continue
-		}
-		if b := underway(st, name); b.pods[key] || b.creating[key] {
-			return nil
-		}
-	}
-	return item
-}
-
 // itemRewrite returns an item of a list as the kubelet shall see it: the same
 // slice where nothing changes, nil where it is not to be seen.
-type itemRewrite func(st *store.State, item wire.Message) wire.Message
+type itemRewrite func(v listView, item wire.Message) wire.Message
 
 // rewriteItems applies fn to each item of a list answer, field 1, and copies
 // nothing where nothing changes.
@@ -111,10 +126,11 @@ func (s *Server) rewriteItems(f *backends.Frame, fn itemRewrite) *backends.Frame
 	done := 0 // bytes of list that are in out already, or need not be
 	at := 0
 	s.log.View(func(st *store.State) {
+		v := s.viewOf(st)
 		list.Fields(func(fd wire.Field) bool {
 			end := at + len(fd.Raw)
 			if fd.Num == 1 && fd.Type == protowire.BytesType {
-				if item := fn(st, fd.Value); !same(item, fd.Value) {
+				if item := fn(v, fd.Value); !same(item, fd.Value) {
 					out = append(out, list[done:at]...)
 					if item != nil {
 						out = wire.AppendItem(out, 1, item)

@@ -51,9 +51,9 @@ func (s *Server) merge(full string, req wire.Message, parts []part) (backends.An
 	s.hideRehearsals(full, parts)
 	switch full {
 	case runtimeapi.RuntimeService_ListPodSandbox_FullMethodName:
-		return s.mergeWhole(parts, s.sandboxItem, func(backend string) ([]byte, error) { return s.lastSandboxes(backend, req.Msg(1)) })
+		return s.mergeWhole(parts, sandboxItem, func(backend string) ([]byte, error) { return s.lastSandboxes(backend, req.Msg(1)) })
 	case runtimeapi.RuntimeService_ListContainers_FullMethodName:
-		return s.mergeWhole(parts, s.containerItem, func(backend string) ([]byte, error) { return s.lastContainers(backend, req.Msg(1)) })
+		return s.mergeWhole(parts, containerItem, func(backend string) ([]byte, error) { return s.lastContainers(backend, req.Msg(1)) })
 	case runtimeapi.ImageService_ListImages_FullMethodName:
 		for i := range parts {
 			s.imageHandlers(&parts[i])

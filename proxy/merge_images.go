@@ -7,7 +7,6 @@ import (
 
 	"github.com/crimux/crimux/backends"
 	"github.com/crimux/crimux/proxy/wire"
-	"github.com/crimux/crimux/store"
 )
 
 // Fields of an Image.
@@ -94,7 +93,7 @@ func (s *Server) imageHandlers(p *part) {
 	if p.err != nil {
 		return
 	}
-	p.ans.Body = s.rewriteItems(p.ans.Body, func(_ *store.State, img wire.Message) wire.Message {
+	p.ans.Body = s.rewriteItems(p.ans.Body, func(_ listView, img wire.Message) wire.Message {
 		own := img.At(imageSpec, imageHandler)
 		if own == "" {
 			return img

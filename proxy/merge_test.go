@@ -124,7 +124,7 @@ func TestHalfMadeIsNotListed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := fmt.Sprintf("%q", s.rewriteItems(f, s.sandboxItem).Bytes())
+		got := fmt.Sprintf("%q", s.rewriteItems(f, sandboxItem).Bytes())
 		return fmt.Sprint(strings.Contains(got, "half"), strings.Contains(got, "whole"))
 	}
 	if got := show(); got != "false true" {

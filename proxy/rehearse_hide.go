@@ -68,11 +68,11 @@ func (r *rehearsals) refuse(what, id string) error {
 	return notThere(what, id)
 }
 
-// any tells whether any id is.
-func (r *rehearsals) any() bool {
+// none tells whether no backend can have anything of a rehearsal.
+func (r *rehearsals) none() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.ids) > 0
+	return len(r.ids)+len(r.owed) == 0 && r.active == ""
 }
 
 // listing says where the items of a list have what tells a rehearsal's: path
@@ -119,7 +119,7 @@ func (s *Server) hidesEvent(event wire.Message) bool {
 // is the unary list. Where there are none the frame is returned as it is.
 func (s *Server) withoutRehearsals(full string, f *backends.Frame) *backends.Frame {
 	l, ok := listings[full]
-	if !ok || !s.rehearsals.any() && !bytes.Contains(f.Bytes(), rehearsalKey) {
+	if !ok || s.rehearsals.none() {
 		return f
 	}
 	list := wire.Message(f.Bytes())

@@ -30,67 +30,86 @@ type Field struct {
 	Value []byte
 }
 
-// next splits off the first field; ok is false at the end of m and where m is
-// malformed.
-func (m Message) next() (f Field, rest Message, ok bool) {
-	num, typ, n := protowire.ConsumeTag(m)
-	if n < 0 {
-		return Field{}, nil, false
+// cursor goes through the fields of a message.
+type cursor struct {
+	Field
+	rest Message
+}
+
+// next moves to the first field of the rest; false at the end of the message
+// and where it is malformed.
+func (c *cursor) next() bool {
+	m := c.rest
+	// Nearly every field of a list is a short string with a small number.
+	if len(m) >= 2 && m[0] < 0x80 && m[0]&7 == byte(protowire.BytesType) && m[0] >= 8 && m[1] < 0x80 {
+		if end := 2 + int(m[1]); end <= len(m) {
+			c.Num, c.Type = protowire.Number(m[0]>>3), protowire.BytesType
+			c.Raw, c.Value, c.rest = m[:end:end], m[2:end:end], m[end:]
+			return true
+		}
+		return false
 	}
-	size := protowire.ConsumeFieldValue(num, typ, m[n:])
-	if size < 0 {
-		return Field{}, nil, false
+	num, typ, tag := protowire.ConsumeTag(m)
+	if tag < 0 {
+		return false
 	}
-	f = Field{Num: num, Type: typ, Raw: m[: n+size : n+size], Value: m[n : n+size : n+size]}
 	if typ == protowire.BytesType {
-		f.Value, _ = protowire.ConsumeBytes(f.Value)
+		v, n := protowire.ConsumeBytes(m[tag:])
+		if n < 0 {
+			return false
+		}
+		end := tag + n
+		c.Num, c.Type, c.Raw, c.Value, c.rest = num, typ, m[:end:end], v[:len(v):len(v)], m[end:]
+		return true
 	}
-	return f, m[n+size:], true
+	n := protowire.ConsumeFieldValue(num, typ, m[tag:])
+	if n < 0 {
+		return false
+	}
+	end := tag + n
+	c.Num, c.Type, c.Raw, c.Value, c.rest = num, typ, m[:end:end], m[tag:end:end], m[end:]
+	return true
 }
 
 // Fields calls fn for each field in order until it returns false.
 func (m Message) Fields(fn func(Field) bool) {
-	for {
-		f, rest, ok := m.next()
-		if !ok || !fn(f) {
+	for c := (cursor{rest: m}); c.next(); {
+		if !fn(c.Field) {
 			return
 		}
-		m = rest
 	}
 }
 
 // Valid returns an error unless m is well-formed at its top level.
 func (m Message) Valid() error {
-	for len(m) > 0 {
-		_, rest, ok := m.next()
-		if !ok {
-			return errMalformed
-		}
-		m = rest
+	c := cursor{rest: m}
+	for c.next() {
+	}
+	if len(c.rest) > 0 {
+		return errMalformed
 	}
 	return nil
 }
 
 // Has reports whether the field occurs.
 func (m Message) Has(num protowire.Number) bool {
-	found := false
-	m.Fields(func(f Field) bool {
-		found = f.Num == num
-		return !found
-	})
-	return found
+	for c := (cursor{rest: m}); c.next(); {
+		if c.Num == num {
+			return true
+		}
+	}
+	return false
 }
 
 // Bytes returns the content of a string or bytes field, nil where it is
 // absent. It aliases m.
 func (m Message) Bytes(num protowire.Number) []byte {
 	var v []byte
-	m.Fields(func(f Field) bool {
-		if f.Num == num && f.Type == protowire.BytesType {
-			v = f.Value
+	for c := (cursor{rest: m}); c.next(); {
+		if c.Num == num && c.Type == protowire.BytesType {
+			v = c.Value
 		}
-		return true
-	})
+	}
 	return v
 }
 
@@ -100,12 +119,11 @@ func (m Message) String(num protowire.Number) string { return string(m.Bytes(num
 // Uint returns the value of a varint field, 0 where it is absent.
 func (m Message) Uint(num protowire.Number) uint64 {
 	var v uint64
-	m.Fields(func(f Field) bool {
-		if f.Num == num && f.Type == protowire.VarintType {
-			v, _ = protowire.ConsumeVarint(f.Value)
+	for c := (cursor{rest: m}); c.next(); {
+		if c.Num == num && c.Type == protowire.VarintType {
+			v, _ = protowire.ConsumeVarint(c.Value)
 		}
-		return true
-	})
+	}
 	return v
 }
 
@@ -115,26 +133,26 @@ func (m Message) Int(num protowire.Number) int64 { return int64(m.Uint(num)) }
 // Msg returns a sub-message, nil where it is absent.
 func (m Message) Msg(num protowire.Number) Message {
 	var sub Message
-	m.Each(num, func(part Message) bool {
-		if sub == nil {
-			sub = part
-		} else {
-			sub = append(sub[:len(sub):len(sub)], part...)
+	for c := (cursor{rest: m}); c.next(); {
+		switch {
+		case c.Num != num || c.Type != protowire.BytesType:
+		case sub == nil:
+			sub = c.Value
+		default:
+			sub = append(sub[:len(sub):len(sub)], c.Value...)
 		}
-		return true
-	})
+	}
 	return sub
 }
 
 // Each calls fn for each occurrence of a repeated sub-message or string until
 // it returns false.
 func (m Message) Each(num protowire.Number, fn func(Message) bool) {
-	m.Fields(func(f Field) bool {
-		if f.Num != num || f.Type != protowire.BytesType {
-			return true
+	for c := (cursor{rest: m}); c.next(); {
+		if c.Num == num && c.Type == protowire.BytesType && !fn(c.Value) {
+			return
 		}
-		return fn(Message(f.Value))
-	})
+	}
 }
 
 // Map returns a map<string, string> field, nil where it is absent.
