@@ -53,7 +53,8 @@ lint: ## vet, staticcheck, folder boundaries, formatting, generated code current
 generate: ## regenerate the event records' Go code
 	$(GO) generate ./...
 
-bench: ## measure: containerd direct and through crimux, Docker's API and through crimux (as root)
+bench: ## measure: the log, a fake runtime and real engines directly and through crimux (as root)
+	$(GO) test -run '^$$' -bench . ./store
 	$(GO) run ./test/bench
 
 fuzz: ## run each fuzz target for FUZZTIME
