@@ -23,6 +23,10 @@ func main() {
 		fmt.Fprintf(os.Stderr, "bench: the fake runtime: %v\n", serveFake(socket))
 		os.Exit(1)
 	}
+	if socket := os.Getenv(hopEnv); socket != "" {
+		fmt.Fprintf(os.Stderr, "bench: the bare hop: %v\n", serveHop(socket))
+		os.Exit(1)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	b := &bench{}

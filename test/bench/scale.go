@@ -54,17 +54,27 @@ func (b *bench) scaleOf(ctx context.Context, size int) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	socket := filepath.Join(dir, "fake.sock")
-	stop, err := startFake(socket, size)
+	stop, err := startSelf(fakeEnv+"="+socket, fmt.Sprintf("%s=%d", fakeSizeEnv, size))
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, stop()) }()
-	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.WaitForReady(true)))
+	hopSocket := filepath.Join(dir, "hop.sock")
+	stopHop, err := startSelf(hopEnv+"="+hopSocket, hopToEnv+"="+socket)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, conn.Close()) }()
+	defer func() { err = errors.Join(err, stopHop()) }()
+	direct, err := dial(socket)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, direct.Close()) }()
+	hop, err := dial(hopSocket)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, hop.Close()) }()
 	n, err := node.New(&lab.Lab{ContainerdSocket: socket}, dir, b.binary, node.Options{NoDocker: true})
 	if err != nil {
 		return err
@@ -73,17 +83,24 @@ func (b *bench) scaleOf(ctx context.Context, size int) (err error) {
 	if err := errors.Join(n.Start(ctx), n.WaitBackends(ctx)); err != nil {
 		return err
 	}
-	return b.scaleParts(ctx, n, runtimeapi.NewRuntimeServiceClient(conn), size)
+	return b.scaleParts(ctx, n, runtimeapi.NewRuntimeServiceClient(direct), runtimeapi.NewRuntimeServiceClient(hop), size)
 }
 
-// startFake runs the fake runtime in a process of its own.
-func startFake(socket string, size int) (stop func() error, err error) {
+// dial connects as a kubelet does.
+func dial(socket string) (*grpc.ClientConn, error) {
+	return grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.WaitForReady(true)))
+}
+
+// startSelf runs this program in another of its parts, in a process of its
+// own.
+func startSelf(env ...string) (stop func() error, err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
 	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), fakeEnv+"="+socket, fmt.Sprintf("%s=%d", fakeSizeEnv, size))
+	cmd.Env = append(os.Environ(), env...)
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		return nil, err
@@ -95,7 +112,7 @@ func startFake(socket string, size int) (stop func() error, err error) {
 	}, nil
 }
 
-func (b *bench) scaleParts(ctx context.Context, n *node.Node, direct runtimeapi.RuntimeServiceClient, size int) error {
+func (b *bench) scaleParts(ctx context.Context, n *node.Node, direct, hop runtimeapi.RuntimeServiceClient, size int) error {
 	last := &node.Pod{Sandbox: fakeSandbox((size - 1) / perPod), Container: fakeContainer(size - 1)}
 	rounds := max(20, min(b.rounds, 100000/size))
 	var rows []row
@@ -108,13 +125,15 @@ func (b *bench) scaleParts(ctx context.Context, n *node.Node, direct runtimeapi.
 			count = rounds
 		}
 		r, err := interleave(c.name, count,
-			way{"direct", func() error { return c.call(direct, last) }}, way{"crimux", func() error { return c.call(n, last) }})
+			way{"direct", func() error { return c.call(direct, last) }},
+			way{"bare hop", func() error { return c.call(hop, last) }},
+			way{"crimux", func() error { return c.call(n, last) }})
 		if err != nil {
 			return err
 		}
 		rows = append(rows, r)
 	}
-	if err := print(os.Stdout, fmt.Sprintf("a fake runtime with %d containers", size), []string{"direct", "crimux"}, rows); err != nil {
+	if err := print(os.Stdout, fmt.Sprintf("a fake runtime with %d containers", size), []string{"direct", "bare hop", "crimux"}, rows); err != nil {
 		return err
 	}
 	rss, err := residentKiB(n.PID())
@@ -130,7 +149,7 @@ func (b *bench) scaleParts(ctx context.Context, n *node.Node, direct runtimeapi.
 		return nil
 	}
 	if size == scaleSizes[1] {
-		if err := crowd(ctx, n, direct, last); err != nil {
+		if err := crowd(ctx, n, direct, hop, last); err != nil {
 			return err
 		}
 		return changes(ctx, n, direct, last)
@@ -154,11 +173,11 @@ func residentKiB(pid int) (kib int, err error) {
 
 // crowd has many clients ask for a container's status at once, each way in
 // turn.
-func crowd(ctx context.Context, n *node.Node, direct runtimeapi.RuntimeServiceClient, p *node.Pod) error {
+func crowd(ctx context.Context, n *node.Node, direct, hop runtimeapi.RuntimeServiceClient, p *node.Pod) error {
 	r := newRow("ContainerStatus")
 	wall := map[string]time.Duration{}
 	for range scaleTurns {
-		for name, c := range map[string]runtimeapi.RuntimeServiceClient{"direct": direct, "crimux": n} {
+		for name, c := range map[string]runtimeapi.RuntimeServiceClient{"direct": direct, "bare hop": hop, "crimux": n} {
 			began := time.Now()
 			took, err := together(ctx, c, p)
 			if err != nil {
@@ -170,10 +189,10 @@ func crowd(ctx context.Context, n *node.Node, direct runtimeapi.RuntimeServiceCl
 			}
 		}
 	}
-	for _, name := range []string{"direct", "crimux"} {
+	for _, name := range []string{"direct", "bare hop", "crimux"} {
 		fmt.Printf("%d clients at once, %s: %.0f calls a second\n", scaleClients, name, float64(len(r.times[name]))/wall[name].Seconds())
 	}
-	return print(os.Stdout, fmt.Sprintf("%d clients at once", scaleClients), []string{"direct", "crimux"}, []row{r})
+	return print(os.Stdout, fmt.Sprintf("%d clients at once", scaleClients), []string{"direct", "bare hop", "crimux"}, []row{r})
 }
 
 // together makes the calls of all clients and returns how long each took.
