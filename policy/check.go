@@ -100,8 +100,14 @@ func (r *reader) checkHealth(h Health) {
 	}
 }
 
-// checkRecord looks at the patterns of recorded annotations.
+// checkRecord looks at what is recorded of requests.
 func (r *reader) checkRecord(record Record) {
+	switch record.Environment {
+	case "", EnvironmentNone, EnvironmentNames, EnvironmentValues:
+	default:
+		r.checkValue("record", "environment", fmt.Errorf("%s is not known: write %s, %s or %s",
+			quote(string(record.Environment)), EnvironmentNone, EnvironmentNames, EnvironmentValues))
+	}
 	for i, pattern := range record.Annotations {
 		key := fmt.Sprintf("record.annotations[%d]", i)
 		prefix := strings.TrimSuffix(pattern, "*")

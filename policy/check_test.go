@@ -58,6 +58,9 @@ config.yaml:1: default: is missing: write the name of a backend`},
 		{"probing runs backwards", two + "health: {probeInterval: -1s}\n", "config.yaml:7: health.probeInterval: -1s is too short: write at least 10ms"},
 		{"down before the next probe", two + "health: {probeInterval: 20s}\n", "config.yaml:7: health.downAfter: 10s is shorter than the probe interval of 20s: nothing would ever be up; write a multiple of it"},
 		{"down too late", two + "health: {downAfter: 2h}\n", "config.yaml:7: health.downAfter: 2h0m0s is too long to notice a backend that is away: write at most 1h0m0s"},
+		{"environment", two + `record:
+  environment: everything
+`, `config.yaml:8: record.environment: "everything" is not known: write none, names or values`},
 		{"annotations", two + `record:
   annotations:
     - ""
@@ -163,6 +166,7 @@ func TestCheckAccepts(t *testing.T) {
 		"carriage returns":         strings.ReplaceAll(two, "\n", "\r\n"),
 		"migration without target": two + "migration: {percent: 0}\n",
 		"empty blocks":             two + "migration: {}\nroutes: []\nhealth: {}\nrecord: {annotations: []}\n",
+		"environment":              two + "record: {environment: names}\n",
 		"name of digits":           strings.ReplaceAll(two, "other:", "\"1\":"),
 		"longest name":             strings.ReplaceAll(two, "other:", strings.Repeat("o", 63)+":"),
 		"longest socket":           two + "listen: unix:///" + strings.Repeat("x", 106) + "\n",

@@ -15,7 +15,22 @@ type Record struct {
 	// Annotations are keys of annotations, or the beginnings of keys when they
 	// end in "*".
 	Annotations []string
+	// Environment is how much of containers' environment is kept; "" is
+	// EnvironmentNone.
+	Environment Environment
 }
+
+// Environment says how much of containers' environment events keep.
+type Environment string
+
+// What is kept of an environment. Values are credentials more often than not,
+// and whoever may read the event log, an export of it or what a sink ships
+// reads them.
+const (
+	EnvironmentNone   Environment = "none"
+	EnvironmentNames  Environment = "names"
+	EnvironmentValues Environment = "values"
+)
 
 // Keeps tells whether events record the annotation of that key: those that
 // begin with io.kubernetes. always are, others when they are configured. Safe

@@ -44,7 +44,9 @@ func (r *reader) config(root *yaml.Node) *Config {
 				field{"retention", r.duration(&c.Log.Retention)})
 		}},
 		field{"record", func(key string, n *yaml.Node) {
-			r.object(key, n, field{"annotations", r.texts(&c.Record.Annotations)})
+			r.object(key, n,
+				field{"annotations", r.texts(&c.Record.Annotations)},
+				field{"environment", r.text((*string)(&c.Record.Environment))})
 		}},
 		field{"sinks", r.list(r.sink(c))})
 	if r.failed[""] {

@@ -16,8 +16,9 @@ import (
 )
 
 // What an intent holds of a request is an allow-list: names, ids, labels, the
-// annotations below, the image, the log's place. Commands, arguments,
-// environment values and credentials are not read at all.
+// annotations below, the image, the log's place. Commands, arguments and
+// credentials are not read at all, and the environment only where it is
+// configured.
 
 // sandboxIntent records a new sandbox and where the policy puts it.
 func (s *Server) sandboxIntent(m *method, config wire.Message, pod *eventpb.PodKey, r policy.Route) *eventpb.Intent {
@@ -62,6 +63,25 @@ func (s *Server) containerIntent(in *eventpb.Intent, config wire.Message) {
 	in.Image = valid(image.String(1))
 	in.Labels, in.Annotations = text(config.Map(9)), s.annotations(config.Map(10))
 	in.LogPath = valid(config.String(11))
+	in.Environment = s.environment(config)
+}
+
+// environment keeps of a container's environment what the operator wants kept.
+func (s *Server) environment(config wire.Message) (kept []*eventpb.EnvVar) {
+	names := s.config.Record.Environment == policy.EnvironmentNames
+	values := s.config.Record.Environment == policy.EnvironmentValues
+	if !names && !values {
+		return nil
+	}
+	config.Each(6, func(kv wire.Message) bool {
+		v := &eventpb.EnvVar{Name: valid(kv.String(1))}
+		if values {
+			v.Value = valid(kv.String(2))
+		}
+		kept = append(kept, v)
+		return true
+	})
+	return kept
 }
 
 // annotations keeps the keys that may be recorded: those of Kubernetes' own

@@ -127,6 +127,49 @@ func TestSecretsAreNotRecorded(t *testing.T) {
 	}
 }
 
+// TestRecordedEnvironment is recorded only as far as the operator says.
+func TestRecordedEnvironment(t *testing.T) {
+	for setting, want := range map[string]string{
+		"default": "",
+		"none":    "",
+		"names":   "USER= TOKEN= TOKEN= ",
+		"values":  "USER=me TOKEN=canary TOKEN=last ",
+	} {
+		t.Run(setting, func(t *testing.T) {
+			extra := "record: {environment: " + setting + "}\n"
+			if setting == "default" {
+				extra = ""
+			}
+			n := nodeOf(t, extra, nil)
+			create := createRequest(n.run(t, "web", "front-b"), "c")
+			create.Config.Envs = []*runtimeapi.KeyValue{
+				{Key: "USER", Value: []byte("me")}, {Key: "TOKEN", Value: []byte("canary")}, {Key: "TOKEN", Value: []byte("last")},
+			}
+			if _, err := n.CreateContainer(t.Context(), create); err != nil {
+				t.Fatal(err)
+			}
+			got := ""
+			if err := n.log.Records(1, func(r store.Record) error {
+				e, err := r.Event()
+				for _, v := range e.GetIntent().GetEnvironment() {
+					got += v.GetName() + "=" + v.GetValue() + " "
+				}
+				return err
+			}); err != nil {
+				t.Fatal(err)
+			}
+			if got != want {
+				t.Errorf("recorded is %q, want %q", got, want)
+			}
+			n.stop()
+			file, err := os.ReadFile(filepath.Join(n.dir, "events.db"))
+			if err != nil || strings.Contains(string(file), "canary") != strings.Contains(want, "canary") {
+				t.Errorf("the file has the value, or lacks it: %v", err)
+			}
+		})
+	}
+}
+
 // TestProbesEndWithTheirContainer: a run of results does not outlive what was
 // probed, in memory or unwritten.
 func TestProbesEndWithTheirContainer(t *testing.T) {

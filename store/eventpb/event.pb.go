@@ -755,7 +755,10 @@ type Intent struct {
 	LogDirectory string `protobuf:"bytes,11,opt,name=log_directory,json=logDirectory,proto3" json:"log_directory,omitempty"`
 	LogPath      string `protobuf:"bytes,12,opt,name=log_path,json=logPath,proto3" json:"log_path,omitempty"`
 	// StopContainer: grace period in seconds.
-	Grace         int64 `protobuf:"varint,13,opt,name=grace,proto3" json:"grace,omitempty"`
+	Grace int64 `protobuf:"varint,13,opt,name=grace,proto3" json:"grace,omitempty"`
+	// CreateContainer: the container's environment, in order, as far as the
+	// operator has configured that it is recorded; by default it is not.
+	Environment   []*EnvVar `protobuf:"bytes,14,rep,name=environment,proto3" json:"environment,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -881,6 +884,68 @@ func (x *Intent) GetGrace() int64 {
 	return 0
 }
 
+func (x *Intent) GetEnvironment() []*EnvVar {
+	if x != nil {
+		return x.Environment
+	}
+	return nil
+}
+
+// EnvVar is one variable of a container's environment.
+type EnvVar struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Only where values are recorded as well. What is not UTF-8 of it is
+	// replaced.
+	Value         string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EnvVar) Reset() {
+	*x = EnvVar{}
+	mi := &file_store_eventpb_event_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EnvVar) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EnvVar) ProtoMessage() {}
+
+func (x *EnvVar) ProtoReflect() protoreflect.Message {
+	mi := &file_store_eventpb_event_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EnvVar.ProtoReflect.Descriptor instead.
+func (*EnvVar) Descriptor() ([]byte, []int) {
+	return file_store_eventpb_event_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *EnvVar) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *EnvVar) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
 // Step is one effect within an operation, recorded after it happened, unless
 // its name says otherwise.
 type Step struct {
@@ -897,7 +962,7 @@ type Step struct {
 
 func (x *Step) Reset() {
 	*x = Step{}
-	mi := &file_store_eventpb_event_proto_msgTypes[6]
+	mi := &file_store_eventpb_event_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -909,7 +974,7 @@ func (x *Step) String() string {
 func (*Step) ProtoMessage() {}
 
 func (x *Step) ProtoReflect() protoreflect.Message {
-	mi := &file_store_eventpb_event_proto_msgTypes[6]
+	mi := &file_store_eventpb_event_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -922,7 +987,7 @@ func (x *Step) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Step.ProtoReflect.Descriptor instead.
 func (*Step) Descriptor() ([]byte, []int) {
-	return file_store_eventpb_event_proto_rawDescGZIP(), []int{6}
+	return file_store_eventpb_event_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Step) GetName() string {
@@ -970,7 +1035,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_store_eventpb_event_proto_msgTypes[7]
+	mi := &file_store_eventpb_event_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -982,7 +1047,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_store_eventpb_event_proto_msgTypes[7]
+	mi := &file_store_eventpb_event_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -995,7 +1060,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_store_eventpb_event_proto_rawDescGZIP(), []int{7}
+	return file_store_eventpb_event_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Outcome) GetCode() uint32 {
@@ -1064,7 +1129,7 @@ type Observed struct {
 
 func (x *Observed) Reset() {
 	*x = Observed{}
-	mi := &file_store_eventpb_event_proto_msgTypes[8]
+	mi := &file_store_eventpb_event_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1076,7 +1141,7 @@ func (x *Observed) String() string {
 func (*Observed) ProtoMessage() {}
 
 func (x *Observed) ProtoReflect() protoreflect.Message {
-	mi := &file_store_eventpb_event_proto_msgTypes[8]
+	mi := &file_store_eventpb_event_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1089,7 +1154,7 @@ func (x *Observed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Observed.ProtoReflect.Descriptor instead.
 func (*Observed) Descriptor() ([]byte, []int) {
-	return file_store_eventpb_event_proto_rawDescGZIP(), []int{8}
+	return file_store_eventpb_event_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Observed) GetCause() string {
@@ -1138,7 +1203,7 @@ type Health struct {
 
 func (x *Health) Reset() {
 	*x = Health{}
-	mi := &file_store_eventpb_event_proto_msgTypes[9]
+	mi := &file_store_eventpb_event_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1150,7 +1215,7 @@ func (x *Health) String() string {
 func (*Health) ProtoMessage() {}
 
 func (x *Health) ProtoReflect() protoreflect.Message {
-	mi := &file_store_eventpb_event_proto_msgTypes[9]
+	mi := &file_store_eventpb_event_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1163,7 +1228,7 @@ func (x *Health) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Health.ProtoReflect.Descriptor instead.
 func (*Health) Descriptor() ([]byte, []int) {
-	return file_store_eventpb_event_proto_rawDescGZIP(), []int{9}
+	return file_store_eventpb_event_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Health) GetUp() bool {
@@ -1198,7 +1263,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_store_eventpb_event_proto_msgTypes[10]
+	mi := &file_store_eventpb_event_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1210,7 +1275,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_store_eventpb_event_proto_msgTypes[10]
+	mi := &file_store_eventpb_event_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1223,7 +1288,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_store_eventpb_event_proto_rawDescGZIP(), []int{10}
+	return file_store_eventpb_event_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Policy) GetDefaultBackend() string {
@@ -1283,7 +1348,7 @@ type Called struct {
 
 func (x *Called) Reset() {
 	*x = Called{}
-	mi := &file_store_eventpb_event_proto_msgTypes[11]
+	mi := &file_store_eventpb_event_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1295,7 +1360,7 @@ func (x *Called) String() string {
 func (*Called) ProtoMessage() {}
 
 func (x *Called) ProtoReflect() protoreflect.Message {
-	mi := &file_store_eventpb_event_proto_msgTypes[11]
+	mi := &file_store_eventpb_event_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1308,7 +1373,7 @@ func (x *Called) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Called.ProtoReflect.Descriptor instead.
 func (*Called) Descriptor() ([]byte, []int) {
-	return file_store_eventpb_event_proto_rawDescGZIP(), []int{11}
+	return file_store_eventpb_event_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Called) GetMethod() string {
@@ -1363,7 +1428,7 @@ type Probed struct {
 
 func (x *Probed) Reset() {
 	*x = Probed{}
-	mi := &file_store_eventpb_event_proto_msgTypes[12]
+	mi := &file_store_eventpb_event_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1375,7 +1440,7 @@ func (x *Probed) String() string {
 func (*Probed) ProtoMessage() {}
 
 func (x *Probed) ProtoReflect() protoreflect.Message {
-	mi := &file_store_eventpb_event_proto_msgTypes[12]
+	mi := &file_store_eventpb_event_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1388,7 +1453,7 @@ func (x *Probed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Probed.ProtoReflect.Descriptor instead.
 func (*Probed) Descriptor() ([]byte, []int) {
-	return file_store_eventpb_event_proto_rawDescGZIP(), []int{12}
+	return file_store_eventpb_event_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Probed) GetContainerId() string {
@@ -1444,7 +1509,7 @@ type Noticed struct {
 
 func (x *Noticed) Reset() {
 	*x = Noticed{}
-	mi := &file_store_eventpb_event_proto_msgTypes[13]
+	mi := &file_store_eventpb_event_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1456,7 +1521,7 @@ func (x *Noticed) String() string {
 func (*Noticed) ProtoMessage() {}
 
 func (x *Noticed) ProtoReflect() protoreflect.Message {
-	mi := &file_store_eventpb_event_proto_msgTypes[13]
+	mi := &file_store_eventpb_event_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1469,7 +1534,7 @@ func (x *Noticed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Noticed.ProtoReflect.Descriptor instead.
 func (*Noticed) Descriptor() ([]byte, []int) {
-	return file_store_eventpb_event_proto_rawDescGZIP(), []int{13}
+	return file_store_eventpb_event_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Noticed) GetName() string {
@@ -1523,7 +1588,7 @@ type Forgotten struct {
 
 func (x *Forgotten) Reset() {
 	*x = Forgotten{}
-	mi := &file_store_eventpb_event_proto_msgTypes[14]
+	mi := &file_store_eventpb_event_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1535,7 +1600,7 @@ func (x *Forgotten) String() string {
 func (*Forgotten) ProtoMessage() {}
 
 func (x *Forgotten) ProtoReflect() protoreflect.Message {
-	mi := &file_store_eventpb_event_proto_msgTypes[14]
+	mi := &file_store_eventpb_event_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1548,7 +1613,7 @@ func (x *Forgotten) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forgotten.ProtoReflect.Descriptor instead.
 func (*Forgotten) Descriptor() ([]byte, []int) {
-	return file_store_eventpb_event_proto_rawDescGZIP(), []int{14}
+	return file_store_eventpb_event_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Forgotten) GetWhole() bool {
@@ -1587,7 +1652,7 @@ type Compacted struct {
 
 func (x *Compacted) Reset() {
 	*x = Compacted{}
-	mi := &file_store_eventpb_event_proto_msgTypes[15]
+	mi := &file_store_eventpb_event_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1599,7 +1664,7 @@ func (x *Compacted) String() string {
 func (*Compacted) ProtoMessage() {}
 
 func (x *Compacted) ProtoReflect() protoreflect.Message {
-	mi := &file_store_eventpb_event_proto_msgTypes[15]
+	mi := &file_store_eventpb_event_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1612,7 +1677,7 @@ func (x *Compacted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Compacted.ProtoReflect.Descriptor instead.
 func (*Compacted) Descriptor() ([]byte, []int) {
-	return file_store_eventpb_event_proto_rawDescGZIP(), []int{15}
+	return file_store_eventpb_event_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Compacted) GetFirst() uint64 {
@@ -1679,7 +1744,7 @@ type Repeated struct {
 
 func (x *Repeated) Reset() {
 	*x = Repeated{}
-	mi := &file_store_eventpb_event_proto_msgTypes[16]
+	mi := &file_store_eventpb_event_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1691,7 +1756,7 @@ func (x *Repeated) String() string {
 func (*Repeated) ProtoMessage() {}
 
 func (x *Repeated) ProtoReflect() protoreflect.Message {
-	mi := &file_store_eventpb_event_proto_msgTypes[16]
+	mi := &file_store_eventpb_event_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1704,7 +1769,7 @@ func (x *Repeated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Repeated.ProtoReflect.Descriptor instead.
 func (*Repeated) Descriptor() ([]byte, []int) {
-	return file_store_eventpb_event_proto_rawDescGZIP(), []int{16}
+	return file_store_eventpb_event_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Repeated) GetOp() string {
@@ -1741,7 +1806,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_store_eventpb_event_proto_msgTypes[17]
+	mi := &file_store_eventpb_event_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1753,7 +1818,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_store_eventpb_event_proto_msgTypes[17]
+	mi := &file_store_eventpb_event_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1766,7 +1831,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_store_eventpb_event_proto_rawDescGZIP(), []int{17}
+	return file_store_eventpb_event_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Snapshot) GetState() *State {
@@ -1801,7 +1866,7 @@ type Salvaged struct {
 
 func (x *Salvaged) Reset() {
 	*x = Salvaged{}
-	mi := &file_store_eventpb_event_proto_msgTypes[18]
+	mi := &file_store_eventpb_event_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1813,7 +1878,7 @@ func (x *Salvaged) String() string {
 func (*Salvaged) ProtoMessage() {}
 
 func (x *Salvaged) ProtoReflect() protoreflect.Message {
-	mi := &file_store_eventpb_event_proto_msgTypes[18]
+	mi := &file_store_eventpb_event_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1826,7 +1891,7 @@ func (x *Salvaged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Salvaged.ProtoReflect.Descriptor instead.
 func (*Salvaged) Descriptor() ([]byte, []int) {
-	return file_store_eventpb_event_proto_rawDescGZIP(), []int{18}
+	return file_store_eventpb_event_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Salvaged) GetCause() string {
@@ -1884,7 +1949,7 @@ type Sandbox struct {
 
 func (x *Sandbox) Reset() {
 	*x = Sandbox{}
-	mi := &file_store_eventpb_event_proto_msgTypes[19]
+	mi := &file_store_eventpb_event_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1896,7 +1961,7 @@ func (x *Sandbox) String() string {
 func (*Sandbox) ProtoMessage() {}
 
 func (x *Sandbox) ProtoReflect() protoreflect.Message {
-	mi := &file_store_eventpb_event_proto_msgTypes[19]
+	mi := &file_store_eventpb_event_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1909,7 +1974,7 @@ func (x *Sandbox) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sandbox.ProtoReflect.Descriptor instead.
 func (*Sandbox) Descriptor() ([]byte, []int) {
-	return file_store_eventpb_event_proto_rawDescGZIP(), []int{19}
+	return file_store_eventpb_event_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Sandbox) GetId() string {
@@ -2028,7 +2093,7 @@ type Container struct {
 
 func (x *Container) Reset() {
 	*x = Container{}
-	mi := &file_store_eventpb_event_proto_msgTypes[20]
+	mi := &file_store_eventpb_event_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2040,7 +2105,7 @@ func (x *Container) String() string {
 func (*Container) ProtoMessage() {}
 
 func (x *Container) ProtoReflect() protoreflect.Message {
-	mi := &file_store_eventpb_event_proto_msgTypes[20]
+	mi := &file_store_eventpb_event_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2053,7 +2118,7 @@ func (x *Container) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Container.ProtoReflect.Descriptor instead.
 func (*Container) Descriptor() ([]byte, []int) {
-	return file_store_eventpb_event_proto_rawDescGZIP(), []int{20}
+	return file_store_eventpb_event_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Container) GetId() string {
@@ -2212,7 +2277,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_store_eventpb_event_proto_msgTypes[21]
+	mi := &file_store_eventpb_event_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2224,7 +2289,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_store_eventpb_event_proto_msgTypes[21]
+	mi := &file_store_eventpb_event_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2237,7 +2302,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_store_eventpb_event_proto_rawDescGZIP(), []int{21}
+	return file_store_eventpb_event_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Operation) GetOp() string {
@@ -2296,7 +2361,7 @@ type Backend struct {
 
 func (x *Backend) Reset() {
 	*x = Backend{}
-	mi := &file_store_eventpb_event_proto_msgTypes[22]
+	mi := &file_store_eventpb_event_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2308,7 +2373,7 @@ func (x *Backend) String() string {
 func (*Backend) ProtoMessage() {}
 
 func (x *Backend) ProtoReflect() protoreflect.Message {
-	mi := &file_store_eventpb_event_proto_msgTypes[22]
+	mi := &file_store_eventpb_event_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2321,7 +2386,7 @@ func (x *Backend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backend.ProtoReflect.Descriptor instead.
 func (*Backend) Descriptor() ([]byte, []int) {
-	return file_store_eventpb_event_proto_rawDescGZIP(), []int{22}
+	return file_store_eventpb_event_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Backend) GetName() string {
@@ -2369,7 +2434,7 @@ type State struct {
 
 func (x *State) Reset() {
 	*x = State{}
-	mi := &file_store_eventpb_event_proto_msgTypes[23]
+	mi := &file_store_eventpb_event_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2381,7 +2446,7 @@ func (x *State) String() string {
 func (*State) ProtoMessage() {}
 
 func (x *State) ProtoReflect() protoreflect.Message {
-	mi := &file_store_eventpb_event_proto_msgTypes[23]
+	mi := &file_store_eventpb_event_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2394,7 +2459,7 @@ func (x *State) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use State.ProtoReflect.Descriptor instead.
 func (*State) Descriptor() ([]byte, []int) {
-	return file_store_eventpb_event_proto_rawDescGZIP(), []int{23}
+	return file_store_eventpb_event_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *State) GetSeq() uint64 {
@@ -2490,7 +2555,7 @@ const file_store_eventpb_event_proto_rawDesc = "" +
 	"\abackend\x18\x02 \x01(\tR\abackend\x12'\n" +
 	"\x0fbackend_handler\x18\x03 \x01(\tR\x0ebackendHandler\x12\x12\n" +
 	"\x04rule\x18\x04 \x01(\tR\x04rule\x12\x14\n" +
-	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\"\xff\x04\n" +
+	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\"\xba\x05\n" +
 	"\x06Intent\x12\x16\n" +
 	"\x06method\x18\x01 \x01(\tR\x06method\x12)\n" +
 	"\x03pod\x18\x02 \x01(\v2\x17.crimux.store.v1.PodKeyR\x03pod\x12\x1d\n" +
@@ -2506,13 +2571,17 @@ const file_store_eventpb_event_proto_rawDesc = "" +
 	" \x03(\v2(.crimux.store.v1.Intent.AnnotationsEntryR\vannotations\x12#\n" +
 	"\rlog_directory\x18\v \x01(\tR\flogDirectory\x12\x19\n" +
 	"\blog_path\x18\f \x01(\tR\alogPath\x12\x14\n" +
-	"\x05grace\x18\r \x01(\x03R\x05grace\x1a9\n" +
+	"\x05grace\x18\r \x01(\x03R\x05grace\x129\n" +
+	"\venvironment\x18\x0e \x03(\v2\x17.crimux.store.v1.EnvVarR\venvironment\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
 	"\x10AnnotationsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\">\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"2\n" +
+	"\x06EnvVar\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\">\n" +
 	"\x04Step\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
@@ -2688,7 +2757,7 @@ func file_store_eventpb_event_proto_rawDescGZIP() []byte {
 }
 
 var file_store_eventpb_event_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_store_eventpb_event_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_store_eventpb_event_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_store_eventpb_event_proto_goTypes = []any{
 	(SandboxState)(0),   // 0: crimux.store.v1.SandboxState
 	(ContainerState)(0), // 1: crimux.store.v1.ContainerState
@@ -2698,77 +2767,79 @@ var file_store_eventpb_event_proto_goTypes = []any{
 	(*PodKey)(nil),      // 5: crimux.store.v1.PodKey
 	(*Route)(nil),       // 6: crimux.store.v1.Route
 	(*Intent)(nil),      // 7: crimux.store.v1.Intent
-	(*Step)(nil),        // 8: crimux.store.v1.Step
-	(*Outcome)(nil),     // 9: crimux.store.v1.Outcome
-	(*Observed)(nil),    // 10: crimux.store.v1.Observed
-	(*Health)(nil),      // 11: crimux.store.v1.Health
-	(*Policy)(nil),      // 12: crimux.store.v1.Policy
-	(*Called)(nil),      // 13: crimux.store.v1.Called
-	(*Probed)(nil),      // 14: crimux.store.v1.Probed
-	(*Noticed)(nil),     // 15: crimux.store.v1.Noticed
-	(*Forgotten)(nil),   // 16: crimux.store.v1.Forgotten
-	(*Compacted)(nil),   // 17: crimux.store.v1.Compacted
-	(*Repeated)(nil),    // 18: crimux.store.v1.Repeated
-	(*Snapshot)(nil),    // 19: crimux.store.v1.Snapshot
-	(*Salvaged)(nil),    // 20: crimux.store.v1.Salvaged
-	(*Sandbox)(nil),     // 21: crimux.store.v1.Sandbox
-	(*Container)(nil),   // 22: crimux.store.v1.Container
-	(*Operation)(nil),   // 23: crimux.store.v1.Operation
-	(*Backend)(nil),     // 24: crimux.store.v1.Backend
-	(*State)(nil),       // 25: crimux.store.v1.State
-	nil,                 // 26: crimux.store.v1.Intent.LabelsEntry
-	nil,                 // 27: crimux.store.v1.Intent.AnnotationsEntry
-	nil,                 // 28: crimux.store.v1.Sandbox.LabelsEntry
-	nil,                 // 29: crimux.store.v1.Sandbox.AnnotationsEntry
-	nil,                 // 30: crimux.store.v1.Container.LabelsEntry
-	nil,                 // 31: crimux.store.v1.Container.AnnotationsEntry
+	(*EnvVar)(nil),      // 8: crimux.store.v1.EnvVar
+	(*Step)(nil),        // 9: crimux.store.v1.Step
+	(*Outcome)(nil),     // 10: crimux.store.v1.Outcome
+	(*Observed)(nil),    // 11: crimux.store.v1.Observed
+	(*Health)(nil),      // 12: crimux.store.v1.Health
+	(*Policy)(nil),      // 13: crimux.store.v1.Policy
+	(*Called)(nil),      // 14: crimux.store.v1.Called
+	(*Probed)(nil),      // 15: crimux.store.v1.Probed
+	(*Noticed)(nil),     // 16: crimux.store.v1.Noticed
+	(*Forgotten)(nil),   // 17: crimux.store.v1.Forgotten
+	(*Compacted)(nil),   // 18: crimux.store.v1.Compacted
+	(*Repeated)(nil),    // 19: crimux.store.v1.Repeated
+	(*Snapshot)(nil),    // 20: crimux.store.v1.Snapshot
+	(*Salvaged)(nil),    // 21: crimux.store.v1.Salvaged
+	(*Sandbox)(nil),     // 22: crimux.store.v1.Sandbox
+	(*Container)(nil),   // 23: crimux.store.v1.Container
+	(*Operation)(nil),   // 24: crimux.store.v1.Operation
+	(*Backend)(nil),     // 25: crimux.store.v1.Backend
+	(*State)(nil),       // 26: crimux.store.v1.State
+	nil,                 // 27: crimux.store.v1.Intent.LabelsEntry
+	nil,                 // 28: crimux.store.v1.Intent.AnnotationsEntry
+	nil,                 // 29: crimux.store.v1.Sandbox.LabelsEntry
+	nil,                 // 30: crimux.store.v1.Sandbox.AnnotationsEntry
+	nil,                 // 31: crimux.store.v1.Container.LabelsEntry
+	nil,                 // 32: crimux.store.v1.Container.AnnotationsEntry
 }
 var file_store_eventpb_event_proto_depIdxs = []int32{
 	3,  // 0: crimux.store.v1.Event.started:type_name -> crimux.store.v1.Started
 	4,  // 1: crimux.store.v1.Event.stopped:type_name -> crimux.store.v1.Stopped
 	7,  // 2: crimux.store.v1.Event.intent:type_name -> crimux.store.v1.Intent
-	8,  // 3: crimux.store.v1.Event.step:type_name -> crimux.store.v1.Step
-	9,  // 4: crimux.store.v1.Event.outcome:type_name -> crimux.store.v1.Outcome
-	10, // 5: crimux.store.v1.Event.observed:type_name -> crimux.store.v1.Observed
-	11, // 6: crimux.store.v1.Event.health:type_name -> crimux.store.v1.Health
-	12, // 7: crimux.store.v1.Event.policy:type_name -> crimux.store.v1.Policy
-	13, // 8: crimux.store.v1.Event.called:type_name -> crimux.store.v1.Called
-	14, // 9: crimux.store.v1.Event.probed:type_name -> crimux.store.v1.Probed
-	15, // 10: crimux.store.v1.Event.noticed:type_name -> crimux.store.v1.Noticed
-	16, // 11: crimux.store.v1.Event.forgotten:type_name -> crimux.store.v1.Forgotten
-	17, // 12: crimux.store.v1.Event.compacted:type_name -> crimux.store.v1.Compacted
-	19, // 13: crimux.store.v1.Event.snapshot:type_name -> crimux.store.v1.Snapshot
-	20, // 14: crimux.store.v1.Event.salvaged:type_name -> crimux.store.v1.Salvaged
+	9,  // 3: crimux.store.v1.Event.step:type_name -> crimux.store.v1.Step
+	10, // 4: crimux.store.v1.Event.outcome:type_name -> crimux.store.v1.Outcome
+	11, // 5: crimux.store.v1.Event.observed:type_name -> crimux.store.v1.Observed
+	12, // 6: crimux.store.v1.Event.health:type_name -> crimux.store.v1.Health
+	13, // 7: crimux.store.v1.Event.policy:type_name -> crimux.store.v1.Policy
+	14, // 8: crimux.store.v1.Event.called:type_name -> crimux.store.v1.Called
+	15, // 9: crimux.store.v1.Event.probed:type_name -> crimux.store.v1.Probed
+	16, // 10: crimux.store.v1.Event.noticed:type_name -> crimux.store.v1.Noticed
+	17, // 11: crimux.store.v1.Event.forgotten:type_name -> crimux.store.v1.Forgotten
+	18, // 12: crimux.store.v1.Event.compacted:type_name -> crimux.store.v1.Compacted
+	20, // 13: crimux.store.v1.Event.snapshot:type_name -> crimux.store.v1.Snapshot
+	21, // 14: crimux.store.v1.Event.salvaged:type_name -> crimux.store.v1.Salvaged
 	5,  // 15: crimux.store.v1.Intent.pod:type_name -> crimux.store.v1.PodKey
 	6,  // 16: crimux.store.v1.Intent.route:type_name -> crimux.store.v1.Route
-	26, // 17: crimux.store.v1.Intent.labels:type_name -> crimux.store.v1.Intent.LabelsEntry
-	27, // 18: crimux.store.v1.Intent.annotations:type_name -> crimux.store.v1.Intent.AnnotationsEntry
-	21, // 19: crimux.store.v1.Outcome.sandbox:type_name -> crimux.store.v1.Sandbox
-	22, // 20: crimux.store.v1.Outcome.container:type_name -> crimux.store.v1.Container
-	21, // 21: crimux.store.v1.Observed.sandboxes:type_name -> crimux.store.v1.Sandbox
-	22, // 22: crimux.store.v1.Observed.containers:type_name -> crimux.store.v1.Container
-	18, // 23: crimux.store.v1.Compacted.repeated:type_name -> crimux.store.v1.Repeated
-	25, // 24: crimux.store.v1.Snapshot.state:type_name -> crimux.store.v1.State
-	5,  // 25: crimux.store.v1.Sandbox.pod:type_name -> crimux.store.v1.PodKey
-	0,  // 26: crimux.store.v1.Sandbox.state:type_name -> crimux.store.v1.SandboxState
-	28, // 27: crimux.store.v1.Sandbox.labels:type_name -> crimux.store.v1.Sandbox.LabelsEntry
-	29, // 28: crimux.store.v1.Sandbox.annotations:type_name -> crimux.store.v1.Sandbox.AnnotationsEntry
-	6,  // 29: crimux.store.v1.Sandbox.route:type_name -> crimux.store.v1.Route
-	1,  // 30: crimux.store.v1.Container.state:type_name -> crimux.store.v1.ContainerState
-	30, // 31: crimux.store.v1.Container.labels:type_name -> crimux.store.v1.Container.LabelsEntry
-	31, // 32: crimux.store.v1.Container.annotations:type_name -> crimux.store.v1.Container.AnnotationsEntry
-	7,  // 33: crimux.store.v1.Operation.intent:type_name -> crimux.store.v1.Intent
-	8,  // 34: crimux.store.v1.Operation.steps:type_name -> crimux.store.v1.Step
-	21, // 35: crimux.store.v1.State.sandboxes:type_name -> crimux.store.v1.Sandbox
-	22, // 36: crimux.store.v1.State.containers:type_name -> crimux.store.v1.Container
-	23, // 37: crimux.store.v1.State.operations:type_name -> crimux.store.v1.Operation
-	24, // 38: crimux.store.v1.State.backends:type_name -> crimux.store.v1.Backend
-	12, // 39: crimux.store.v1.State.policy:type_name -> crimux.store.v1.Policy
-	40, // [40:40] is the sub-list for method output_type
-	40, // [40:40] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	27, // 17: crimux.store.v1.Intent.labels:type_name -> crimux.store.v1.Intent.LabelsEntry
+	28, // 18: crimux.store.v1.Intent.annotations:type_name -> crimux.store.v1.Intent.AnnotationsEntry
+	8,  // 19: crimux.store.v1.Intent.environment:type_name -> crimux.store.v1.EnvVar
+	22, // 20: crimux.store.v1.Outcome.sandbox:type_name -> crimux.store.v1.Sandbox
+	23, // 21: crimux.store.v1.Outcome.container:type_name -> crimux.store.v1.Container
+	22, // 22: crimux.store.v1.Observed.sandboxes:type_name -> crimux.store.v1.Sandbox
+	23, // 23: crimux.store.v1.Observed.containers:type_name -> crimux.store.v1.Container
+	19, // 24: crimux.store.v1.Compacted.repeated:type_name -> crimux.store.v1.Repeated
+	26, // 25: crimux.store.v1.Snapshot.state:type_name -> crimux.store.v1.State
+	5,  // 26: crimux.store.v1.Sandbox.pod:type_name -> crimux.store.v1.PodKey
+	0,  // 27: crimux.store.v1.Sandbox.state:type_name -> crimux.store.v1.SandboxState
+	29, // 28: crimux.store.v1.Sandbox.labels:type_name -> crimux.store.v1.Sandbox.LabelsEntry
+	30, // 29: crimux.store.v1.Sandbox.annotations:type_name -> crimux.store.v1.Sandbox.AnnotationsEntry
+	6,  // 30: crimux.store.v1.Sandbox.route:type_name -> crimux.store.v1.Route
+	1,  // 31: crimux.store.v1.Container.state:type_name -> crimux.store.v1.ContainerState
+	31, // 32: crimux.store.v1.Container.labels:type_name -> crimux.store.v1.Container.LabelsEntry
+	32, // 33: crimux.store.v1.Container.annotations:type_name -> crimux.store.v1.Container.AnnotationsEntry
+	7,  // 34: crimux.store.v1.Operation.intent:type_name -> crimux.store.v1.Intent
+	9,  // 35: crimux.store.v1.Operation.steps:type_name -> crimux.store.v1.Step
+	22, // 36: crimux.store.v1.State.sandboxes:type_name -> crimux.store.v1.Sandbox
+	23, // 37: crimux.store.v1.State.containers:type_name -> crimux.store.v1.Container
+	24, // 38: crimux.store.v1.State.operations:type_name -> crimux.store.v1.Operation
+	25, // 39: crimux.store.v1.State.backends:type_name -> crimux.store.v1.Backend
+	13, // 40: crimux.store.v1.State.policy:type_name -> crimux.store.v1.Policy
+	41, // [41:41] is the sub-list for method output_type
+	41, // [41:41] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_store_eventpb_event_proto_init() }
@@ -2799,7 +2870,7 @@ func file_store_eventpb_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_store_eventpb_event_proto_rawDesc), len(file_store_eventpb_event_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   30,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
