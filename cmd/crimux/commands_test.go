@@ -69,9 +69,19 @@ func TestTranscript(t *testing.T) {
 			t.Errorf("crimux %s says something else of the export: %+v", line, r)
 		}
 	}
-	const path = "testdata/transcript.txt"
+	compareGolden(t, "testdata/transcript.txt", fromFile)
+	for _, canary := range []string{"CANARY", "Q0FOQVJZ", "\x1b"} {
+		if strings.Contains(fromFile, canary) {
+			t.Errorf("%q is in the output", canary)
+		}
+	}
+}
+
+// compareGolden compares got with a file, or with -update writes it.
+func compareGolden(t *testing.T, path, got string) {
+	t.Helper()
 	if *update {
-		if err := os.WriteFile(path, []byte(fromFile), 0o644); err != nil {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -79,13 +89,8 @@ func TestTranscript(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if string(want) != fromFile {
-		t.Errorf("%s differs (go test -update writes it anew):\n%s", path, fromFile)
-	}
-	for _, canary := range []string{"CANARY", "Q0FOQVJZ", "\x1b"} {
-		if strings.Contains(fromFile, canary) {
-			t.Errorf("%q is in the output", canary)
-		}
+	if string(want) != got {
+		t.Errorf("%s differs (go test -update writes it anew):\n%s", path, got)
 	}
 }
 

@@ -28,9 +28,9 @@ FILE is what 'crimux export' wrote, or a copy of an event log. The commands
 events, state, timeline, diff and explain answer their questions about it with
 --file FILE.
 
---json prints one object: events (their number), first, last (sequence
-numbers), begins, ends (their times), versions (of crimux), failed (number of
-outcomes that were errors), open (operations without an outcome), state (the
+--json prints one object: events (their number), compacted (how many were taken
+out of the log), first, last (sequence numbers), begins, ends (their times),
+versions (of crimux), failed (number of outcomes that were errors), open (operations without an outcome), state (the
 message State of store/eventpb/event.proto in protobuf's JSON form).`,
 		Example: `  crimux replay web --on containerd
   crimux replay default/web --on containerd --level start --timeout 2m
@@ -60,15 +60,18 @@ message State of store/eventpb/event.proto in protobuf's JSON form).`,
 
 // dryReport is what a log holds.
 type dryReport struct {
-	Events   uint64      `json:"events"`
-	First    uint64      `json:"first"`
-	Last     uint64      `json:"last"`
-	Begins   time.Time   `json:"begins"`
-	Ends     time.Time   `json:"ends"`
-	Versions []string    `json:"versions"`
-	Failed   uint64      `json:"failed"`
-	Open     int         `json:"open"`
-	State    jsonMessage `json:"state"`
+	Events uint64 `json:"events"`
+	// Compacted counts events of which only stubs are left; failures among
+	// them that were as one that is kept count as Failed.
+	Compacted uint64      `json:"compacted"`
+	First     uint64      `json:"first"`
+	Last      uint64      `json:"last"`
+	Begins    time.Time   `json:"begins"`
+	Ends      time.Time   `json:"ends"`
+	Versions  []string    `json:"versions"`
+	Failed    uint64      `json:"failed"`
+	Open      int         `json:"open"`
+	State     jsonMessage `json:"state"`
 }
 
 // jsonMessage is a message that is JSON already.
@@ -78,6 +81,13 @@ type jsonMessage []byte
 func (m jsonMessage) MarshalJSON() ([]byte, error) { return m, nil }
 
 func (r *dryReport) add(_ *store.State, e *eventpb.Event) error {
+	if c := e.GetCompacted(); c != nil {
+		r.Compacted += c.GetCount()
+		for _, like := range c.GetRepeated() {
+			r.Failed += like.GetCount()
+		}
+		return nil
+	}
 	at := time.Unix(0, e.GetTime()).UTC()
 	if r.Events++; r.Events == 1 {
 		r.First, r.Begins = e.GetSeq(), at
@@ -107,6 +117,9 @@ func dryRun(src *source, out *output, asJSON bool) error {
 		return out.line(r)
 	}
 	fmt.Fprintf(out, "%d events, %d to %d, from %s to %s\n", r.Events, r.First, r.Last, view.Exact(r.Begins), view.Exact(r.Ends))
+	if r.Compacted > 0 {
+		fmt.Fprintf(out, "%d more were taken out of the log\n", r.Compacted)
+	}
 	for _, v := range r.Versions {
 		fmt.Fprintf(out, "recorded by crimux %s\n", view.Clean(v))
 	}

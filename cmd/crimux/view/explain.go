@@ -60,17 +60,6 @@ func (x *explainer) last(wanted func(*Line) bool) *Line {
 	return nil
 }
 
-// made returns the line that told of a sandbox first: of its making, or that
-// it was found.
-func (x *explainer) made(sandbox string) *Line {
-	for _, l := range x.s.Lines {
-		if l.SandboxID == sandbox && (l.found || l.Event == runPodSandbox && l.outcome != nil) {
-			return l
-		}
-	}
-	return nil
-}
-
 // whereabouts says where the pod is.
 func (x *explainer) whereabouts() {
 	name := clean(x.s.Namespace + "/" + x.s.Name)
@@ -79,7 +68,7 @@ func (x *explainer) whereabouts() {
 		return
 	}
 	id := x.s.Sandboxes[len(x.s.Sandboxes)-1]
-	m := x.made(id)
+	m := x.s.made(id)
 	on := "the node"
 	if m != nil {
 		on = clean(m.Backend)
@@ -89,6 +78,8 @@ func (x *explainer) whereabouts() {
 		return l.SandboxID == id && (l.Event == removePodSandbox && l.Code == "OK" || l.Event == observed && l.gone)
 	})
 	switch {
+	case x.s.State != removed && m == nil && len(x.s.Backends) > 0:
+		x.say("%s is %s on %s, in sandbox %s.", name, x.s.State, clean(x.s.Backends[len(x.s.Backends)-1]), Short(id))
 	case x.s.State != removed && m == nil:
 		x.say("%s is %s, in sandbox %s.", name, x.s.State, Short(id))
 	case x.s.State != removed:
@@ -122,10 +113,13 @@ func (x *explainer) why() {
 		}
 	}
 	if n := len(x.s.Sandboxes); n > 0 {
-		if m := x.made(x.s.Sandboxes[n-1]); m != nil && m.found {
+		if m := x.s.made(x.s.Sandboxes[n-1]); m != nil && m.found {
 			x.say("crimux did not put it there: its sandbox was found on %s %s, made by somebody else or before this log began.", clean(m.Backend), x.when(m.Time))
 			return
 		}
+	}
+	if x.s.Cut {
+		x.say("The beginning of its story was taken out of the log (log.retention, log.maxSize): what is said here is of later.")
 	}
 	if len(decided) == 0 {
 		return

@@ -98,25 +98,38 @@ func (x *explainer) failures() {
 		return l.Event + "\x00" + l.Container + "\x00" + l.Code
 	}) {
 		last := failed[len(failed)-1]
-		what := last.Event
-		if last.Container != "" {
-			what += " of container " + clean(last.Container)
-		}
-		words := fmt.Sprintf("%s failed %s", what, times(len(failed)))
-		if len(failed) > 1 {
-			words += fmt.Sprintf(", first %s and last %s,", x.when(failed[0].Time), x.when(last.Time))
+		n, lastTime := countFailures(failed)
+		words := fmt.Sprintf("%s failed %s", last.what(), times(n))
+		if n > 1 {
+			words += fmt.Sprintf(", first %s and last %s,", x.when(failed[0].Time), x.when(lastTime))
 		} else {
-			words += ", " + x.when(last.Time) + ","
+			words += ", " + x.when(lastTime) + ","
 		}
 		words += fmt.Sprintf(" with %s", join(": ", last.Code, strings.TrimRight(clean(last.outcome.GetMessage()), ".")))
 		worked := x.last(func(l *Line) bool {
-			return l.Event == last.Event && l.Container == last.Container && l.Code == "OK" && l.Seq > last.Seq
+			return l.Event == last.Event && l.Container == last.Container && l.Code == "OK" && l.Seq > last.Seq &&
+				(last.LastRepeat == nil || !l.Time.Before(lastTime))
 		})
 		if worked != nil {
 			words += "; it has worked since"
 		}
 		x.say("%s.", words)
 	}
+}
+
+// countFailures counts failures with their repeats that are not in the log any
+// more, and says when the last of all was.
+func countFailures(failed []*Line) (n int, last time.Time) {
+	for _, l := range failed {
+		n += 1 + int(l.Repeats)
+		if last.Before(l.Time) {
+			last = l.Time
+		}
+		if l.LastRepeat != nil && last.Before(*l.LastRepeat) {
+			last = *l.LastRepeat
+		}
+	}
+	return n, last
 }
 
 // crashes says what ends of the daemon and of the node meant for the pod.

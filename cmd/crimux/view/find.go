@@ -44,6 +44,8 @@ type FoundPod struct {
 type Finder struct {
 	sel  Selector
 	pods map[podKey]*foundPod
+	// takenOut is how many events are not in the log any more.
+	takenOut uint64
 }
 
 type foundPod struct {
@@ -71,6 +73,7 @@ func NewFinder(sel Selector) *Finder {
 
 // Add takes in an event that came after the state before.
 func (f *Finder) Add(before *store.State, e *eventpb.Event) {
+	f.takenOut += e.GetCompacted().GetCount()
 	for _, o := range objectsOf(before, e) {
 		if o.pod == nil {
 			continue
@@ -108,6 +111,8 @@ func (f *Finder) Pods() ([]FoundPod, error) {
 	}
 	slices.SortFunc(pods, func(a, b FoundPod) int { return cmp.Compare(a.First, b.First) })
 	switch {
+	case len(pods) == 0 && f.takenOut > 0:
+		return nil, fmt.Errorf("%w, from which %s were taken out (log.retention, log.maxSize)", ErrNoPod, count(int(f.takenOut), "event"))
 	case len(pods) == 0:
 		return nil, ErrNoPod
 	case len(named) == 0 && len(begun) > 1:

@@ -122,8 +122,15 @@ func compactedWords(c *eventpb.Compacted) string {
 	if c.GetLost() > 0 {
 		words += fmt.Sprintf("; %d of them were lost to damage", c.GetLost())
 	}
-	if n := len(c.GetRepeated()); n > 0 {
-		words += "; " + count(n, "repeated failure") + " kept as one each"
+	repeats := uint64(0)
+	for _, r := range c.GetRepeated() {
+		repeats += r.GetCount()
+	}
+	if repeats > 0 {
+		words += fmt.Sprintf("; with %s of one that is kept", count(int(repeats), "repeat"))
+		if n := len(c.GetRepeated()); n > 1 {
+			words = fmt.Sprintf("%s of %d that are kept", strings.TrimSuffix(words, " of one that is kept"), n)
+		}
 	}
 	return words
 }

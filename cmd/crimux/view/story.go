@@ -24,6 +24,8 @@ type Story struct {
 	// same name, and Exits those that ended by themselves with an error.
 	Restarts int `json:"restarts"`
 	Exits    int `json:"exits"`
+	// Cut is set where its beginning was taken out of the log.
+	Cut bool `json:"cut,omitempty"`
 	// Lines are in the order in which they began.
 	Lines []*Line `json:"lines"`
 }
@@ -53,6 +55,10 @@ type Line struct {
 	Failed bool   `json:"failed"`
 	// Recovered is set on what recovery after a crash found or did.
 	Recovered bool `json:"recovered,omitempty"`
+	// Repeats counts failures like this one that were taken out of the log,
+	// and LastRepeat is when the last of them ended.
+	Repeats    uint64     `json:"repeats,omitempty"`
+	LastRepeat *time.Time `json:"lastRepeat,omitempty"`
 
 	facts
 }
@@ -77,6 +83,8 @@ type facts struct {
 	run            run
 	// lost is set where the log lost events.
 	lost bool
+	// once is the result as it was before repeats of it were known.
+	once string
 }
 
 // Step is an effect within an operation.
@@ -94,6 +102,7 @@ const StoryHelp = `  namespace, name, uid
   sandboxes    ids of its sandboxes, in order
   restarts     containers that were started in the place of one that ended
   exits        containers that ended by themselves with an error
+  cut          true where its beginning was taken out of the log
   lines        what happened, in order:
     seq, endSeq  first and last event; no endSeq where there is no outcome
     time         when it began, RFC 3339
@@ -103,7 +112,9 @@ const StoryHelp = `  namespace, name, uid
     steps        [{seq, time, name, id}], effects within the operation
     result       what came of it, in words
     failed       whether that is bad
-    recovered    true on what recovery after a crash found or did`
+    recovered    true on what recovery after a crash found or did
+    repeats      failures like this one that were taken out of the log
+    lastRepeat   when the last of them ended`
 
 // Teller tells the stories of some pods. It must be given all events of a log.
 type Teller struct {
@@ -116,6 +127,10 @@ type Teller struct {
 	runs                   runs
 	// down are the backends whose absence a story has told.
 	down map[*Story]map[string]bool
+	// failed are the lines that a repeated failure may be like, by operation.
+	failed map[string]*Line
+	// takenOut is set when events are not in the log any more.
+	takenOut bool
 }
 
 // removed is the state of a pod of which nothing is there any more.
@@ -129,6 +144,7 @@ func NewTeller(pods []FoundPod) *Teller {
 		byContainer: make(map[string]*Story),
 		open:        make(map[string]*Line),
 		down:        make(map[*Story]map[string]bool),
+		failed:      make(map[string]*Line),
 	}
 	for _, p := range pods {
 		s := &Story{Namespace: p.Namespace, Name: p.Name, UID: p.UID}
@@ -143,6 +159,7 @@ func NewTeller(pods []FoundPod) *Teller {
 func (t *Teller) Stories(after *store.State) []*Story {
 	for _, s := range t.stories {
 		s.State = s.stateIn(after)
+		s.Cut = t.takenOut && len(s.Sandboxes) > 0 && s.made(s.Sandboxes[0]) == nil
 	}
 	return t.stories
 }
@@ -160,6 +177,17 @@ func (s *Story) stateIn(after *store.State) string {
 	return ""
 }
 
+// made returns the line that told of a sandbox first: of its making, or that
+// it was found.
+func (s *Story) made(sandbox string) *Line {
+	for _, l := range s.Lines {
+		if l.SandboxID == sandbox && (l.found || l.Event == runPodSandbox && l.outcome != nil) {
+			return l
+		}
+	}
+	return nil
+}
+
 // Add takes in an event that came after the state before.
 func (t *Teller) Add(before *store.State, e *eventpb.Event) {
 	switch k := e.GetKind().(type) {
@@ -171,6 +199,8 @@ func (t *Teller) Add(before *store.State, e *eventpb.Event) {
 		t.health(before, e, k.Health)
 	case *eventpb.Event_Salvaged:
 		t.salvaged(before, e, k.Salvaged)
+	case *eventpb.Event_Compacted:
+		t.compacted(k.Compacted)
 	default:
 		for _, o := range objectsOf(before, e) {
 			if s := t.storyOf(o); s != nil {

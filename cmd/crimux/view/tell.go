@@ -1,6 +1,7 @@
 package view
 
 import (
+	"fmt"
 	"strings"
 	"time"
 
@@ -81,6 +82,9 @@ func (t *Teller) outcome(s *Story, o object, e *eventpb.Event, out *eventpb.Outc
 	l.outcome, l.Code, l.Failed = out, codeName(out.GetCode()), out.GetCode() != 0
 	l.DurationMs = milliseconds(time.Duration(out.GetDuration()))
 	l.Result = join("; ", outcomeWords(l.intent, out, o, false), broughtWords(l.Steps))
+	if l.Failed {
+		t.failed[e.GetOp()], l.once = l, l.Result
+	}
 	if !l.Failed && l.Event == startContainer && o.attempt > 0 {
 		s.Restarts++
 	}
@@ -152,6 +156,21 @@ func (t *Teller) salvaged(before *store.State, e *eventpb.Event, sv *eventpb.Sal
 			l := s.add(e, salvaged, object{})
 			l.lost, l.Failed, l.Result = true, true, salvagedWords(sv)
 		}
+	}
+}
+
+// compacted tells of failures that were taken out that they were as one that is
+// there.
+func (t *Teller) compacted(c *eventpb.Compacted) {
+	t.takenOut = true
+	for _, r := range c.GetRepeated() {
+		l := t.failed[r.GetOp()]
+		if l == nil {
+			continue
+		}
+		last := time.Unix(0, r.GetLastTime()).UTC()
+		l.Repeats, l.LastRepeat = l.Repeats+r.GetCount(), &last
+		l.Result = fmt.Sprintf("%s; %s more, the last at %s", l.once, times(int(l.Repeats)), absolute(last))
 	}
 }
 

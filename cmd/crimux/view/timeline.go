@@ -63,6 +63,9 @@ func (s *Story) title(now time.Time) string {
 			b.WriteString(", " + count(n.n, n.what))
 		}
 	}
+	if s.Cut {
+		b.WriteString("\nits beginning was taken out of the log (log.retention, log.maxSize)")
+	}
 	if len(s.Lines) > 0 {
 		began := s.Lines[0].Time
 		fmt.Fprintf(&b, "\nfrom %s", absolute(began))
