@@ -5,6 +5,7 @@ package node
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,15 +56,18 @@ type Options struct {
 	Default string
 	// Extra is added to the configuration.
 	Extra string
+	// StateDir is the daemon's; "" is one below its folder.
+	StateDir string
 }
 
 // New writes the configuration of a node over l's engines into dir and starts
 // nothing. The binary is built with Build.
 func New(l *lab.Lab, dir, binary string, o Options) (*Node, error) {
+	o.StateDir = cmp.Or(o.StateDir, filepath.Join(dir, "state"))
 	n := &Node{
 		Dir: dir, binary: binary,
 		Socket: filepath.Join(dir, "crimux.sock"), AdminSocket: filepath.Join(dir, "admin.sock"),
-		ConfigFile: filepath.Join(dir, "config.yaml"), EventsFile: filepath.Join(dir, "state", "events.db"),
+		ConfigFile: filepath.Join(dir, "config.yaml"), EventsFile: filepath.Join(o.StateDir, "events.db"),
 		output: new(syncBuffer),
 	}
 	if err := os.WriteFile(n.ConfigFile, []byte(n.config(l, o)), 0o600); err != nil {
@@ -83,7 +87,7 @@ func New(l *lab.Lab, dir, binary string, o Options) (*Node, error) {
 func (n *Node) config(l *lab.Lab, o Options) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "apiVersion: crimux.dev/v1\nkind: Config\nlisten: unix://%s\nadminListen: unix://%s\nstateDir: %s\nbackends:\n",
-		n.Socket, n.AdminSocket, filepath.Join(n.Dir, "state"))
+		n.Socket, n.AdminSocket, o.StateDir)
 	routes := ""
 	if !o.NoDocker {
 		fmt.Fprintf(&b, "  docker:\n    type: docker\n    endpoint: unix://%s\n    cni: {confDir: %s, binDirs: [%s], cacheDir: %s}\n    podInfraImage: %s\n    checkpointDirs: [%s]\n",
