@@ -28,6 +28,9 @@ type Options struct {
 	// OnDamage is called, like OnFailure, when a record of before the newest
 	// snapshot is found to be damaged. The state does not depend on it.
 	OnDamage func(error)
+	// OnDropped is called for each damaged file that [OpenOrSalvage] removes,
+	// since there are newer ones.
+	OnDropped func(path string)
 
 	// MaxSize is what the events may take up in the file, in bytes; 0 is no
 	// bound. The file itself may be larger by what bbolt keeps in reserve, 16
@@ -58,6 +61,9 @@ func (o *Options) defaults() {
 	}
 	if o.OnDamage == nil {
 		o.OnDamage = func(error) {}
+	}
+	if o.OnDropped == nil {
+		o.OnDropped = func(string) {}
 	}
 	if o.SnapshotEvery == 0 {
 		o.SnapshotEvery = 10_000

@@ -24,7 +24,8 @@ const (
 // events.db.damaged-TIME. What of it is whole goes into a new file, a stub in
 // place of what is lost, and a Salvaged event, which is returned, tells of it.
 // The state is then what was last known: it is for the caller to look at what
-// there is.
+// there is. Of the files that were put aside, DamagedKept stay, and fewer where
+// there is no room for the new one.
 //
 // A record of before the newest snapshot that is damaged is found afterwards;
 // then OnDamage is told, and the log mends itself in place in the same way.
@@ -42,9 +43,13 @@ func OpenOrSalvage(path string, o Options) (*Log, *eventpb.Salvaged, error) {
 	if noRoom(serr) && o.Ballast > 0 && os.Remove(path+ballastSuffix) == nil {
 		told, serr = salvage(path, o, err)
 	}
+	if noRoom(serr) && dropDamaged(path, 0, "", o) > 0 {
+		told, serr = salvage(path, o, err)
+	}
 	if serr != nil {
 		return nil, nil, fmt.Errorf("salvage the event log: %w (%w)", serr, err)
 	}
+	dropDamaged(path, DamagedKept, told.GetFile(), o)
 	l, err = Open(path, o)
 	return l, told, err
 }
@@ -300,15 +305,4 @@ func (s *salvager) replace(path string) error {
 	}
 	m := mark{id: s.as.id, seq: s.chain.Last(), hash: s.chain.Head(), time: s.options.Now().UnixNano()}
 	return errors.Join(syncDir(path), s.to.db.Close(), m.write(path, s.options.NoSync))
-}
-
-// aside is a name that nothing has yet.
-func aside(path string, o Options) string {
-	name := path + damagedSuffix + o.Now().UTC().Format("20060102T150405Z")
-	for i, try := 2, name; ; i++ {
-		if _, err := os.Lstat(try); errors.Is(err, fs.ErrNotExist) {
-			return try
-		}
-		try = fmt.Sprintf("%s-%d", name, i)
-	}
 }

@@ -119,6 +119,9 @@ func openEvents(cfg *policy.Config, logger *slog.Logger) (*store.Log, error) {
 		OnDamage: func(err error) {
 			logger.Error("an old record of the event log is damaged; a stub takes its place", "error", err)
 		},
+		OnDropped: func(path string) {
+			logger.Warn("an old damaged event log was removed, since only the newest are kept", "file", path, "kept", store.DamagedKept)
+		},
 	})
 	if salvaged != nil {
 		logger.Error("the event log was damaged; what is whole of it was kept, the rest is observed anew", "cause", salvaged.GetCause(),
