@@ -1,8 +1,6 @@
 package docker
 
 import (
-	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,9 +11,10 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/moby/sys/mountinfo"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/crimux/crimux/backends/docker/cgroups"
 )
 
 // procFS is where processes are found: /proc if it is empty, and elsewhere in
@@ -56,30 +55,17 @@ func (p procFS) cgroupOf(pid int, id string) (containerCgroup, error) {
 	if err != nil {
 		return out, fmt.Errorf("cgroup of process %d: %w", pid, err)
 	}
-	mounts, err := p.cgroupMounts()
+	trees, err := p.cgroupTrees()
 	if err != nil {
 		return out, err
 	}
 	named := false
-	for lines := bufio.NewScanner(bytes.NewReader(b)); lines.Scan(); {
-		_, rest, _ := strings.Cut(lines.Text(), ":")
-		controllers, path, ok := strings.Cut(rest, ":")
-		named = named || ok && id != "" && strings.Contains(path, id)
-		if path = upTo(path, id); !ok || path == "" {
-			continue
+	cgroups.Each(b, func(controllers []string, path string) {
+		named = named || id != "" && strings.Contains(path, id)
+		if path, ok := cgroups.Of(path, id); ok {
+			out.add(trees, controllers, path)
 		}
-		dir := mounts.dir(controllers, path)
-		if dir == "" {
-			continue
-		}
-		out.any = dir
-		switch {
-		case controllers == "":
-			out.v2 = dir
-		case slices.Contains(strings.Split(controllers, ","), "hugetlb"):
-			out.hugetlb = dir
-		}
-	}
+	})
 	switch {
 	case out.any != "":
 		return out, nil
@@ -89,70 +75,36 @@ func (p procFS) cgroupOf(pid int, id string) (containerCgroup, error) {
 	return out, errEnded
 }
 
-// upTo cuts a path behind the element that has the container's id in it: what
-// lies below, the container made itself. It is "" if there is no such element.
-func upTo(path, id string) string {
-	at := strings.Index(path, id)
-	if id == "" || at < 0 || strings.Contains(path+"/", "/../") {
-		return ""
+// add notes the container's cgroup in the hierarchy of some controllers, where
+// it can be seen.
+func (c *containerCgroup) add(trees *cgroups.Trees, controllers []string, path string) {
+	dir := ""
+	if len(controllers) == 0 {
+		dir = trees.V2(path)
+	} else {
+		dir = trees.V1(controllers[0], path)
 	}
-	if end := strings.IndexByte(path[at:], '/'); end >= 0 {
-		return path[:at+end]
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		return
 	}
-	return path
+	c.any = dir
+	switch {
+	case len(controllers) == 0:
+		c.v2 = dir
+	case slices.Contains(controllers, "hugetlb"):
+		c.hugetlb = dir
+	}
+}
+
+func (p procFS) cgroupTrees() (*cgroups.Trees, error) {
+	b, err := os.ReadFile(p.file("self", "mountinfo"))
+	if err != nil {
+		return nil, fmt.Errorf("find the cgroup hierarchies: %w", err)
+	}
+	return cgroups.Mounted(b, "")
 }
 
 // gone reports whether a file is missing because its process is.
 func gone(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH)
-}
-
-// cgroupMounts are the cgroup trees of the node.
-type cgroupMounts []*mountinfo.Info
-
-func (p procFS) cgroupMounts() (cgroupMounts, error) {
-	f, err := os.Open(p.file("self", "mountinfo"))
-	if err != nil {
-		return nil, fmt.Errorf("cgroup trees: %w", err)
-	}
-	defer f.Close()
-	all, err := mountinfo.GetMountsFromReader(f, mountinfo.FSTypeFilter("cgroup", "cgroup2"))
-	if err != nil {
-		return nil, fmt.Errorf("cgroup trees: %w", err)
-	}
-	return all, nil
-}
-
-// dir is the folder of a cgroup in the tree of its controllers, "" being
-// those of cgroup v2; "" if it cannot be seen from here.
-func (m cgroupMounts) dir(controllers, path string) string {
-	for _, mount := range m {
-		if controllers == "" != (mount.FSType == "cgroup2") {
-			continue
-		}
-		if controllers != "" && !sameTree(mount.VFSOptions, controllers) {
-			continue
-		}
-		// A mount may show only part of the tree.
-		below, ok := strings.CutPrefix(path, strings.TrimSuffix(mount.Root, "/"))
-		if !ok {
-			continue
-		}
-		dir := filepath.Join(mount.Mountpoint, below)
-		if info, err := os.Stat(dir); err == nil && info.IsDir() {
-			return dir
-		}
-	}
-	return ""
-}
-
-// sameTree reports whether a mount's options name all the controllers.
-func sameTree(options, controllers string) bool {
-	have := strings.Split(options, ",")
-	for c := range strings.SplitSeq(controllers, ",") {
-		if !slices.Contains(have, c) {
-			return false
-		}
-	}
-	return true
 }

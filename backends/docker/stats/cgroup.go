@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/crimux/crimux/backends/docker/cgroups"
 )
 
 // home is where the cgroups of a container, or of a pod, are.
@@ -50,18 +52,18 @@ func (p *Pass) home(id string, pid int) (home, error) {
 		return home{}, fmt.Errorf("cgroup of process %d: %w", pid, err)
 	}
 	var h home
-	eachCgroup(b, func(names []string, path string) {
-		path, ok := upTo(path, id)
+	cgroups.Each(b, func(names []string, path string) {
+		path, ok := cgroups.Of(path, id)
 		if !ok {
 			return
 		}
 		if len(names) == 0 {
-			h.v2 = t.v2.dir(path)
+			h.v2 = t.V2(path)
 			return
 		}
 		for c, name := range controllerNames {
 			if slices.Contains(names, name) {
-				h.v1[c] = t.v1[c].dir(path)
+				h.v1[c] = t.V1(name, path)
 			}
 		}
 	})
@@ -87,39 +89,6 @@ func (p *Pass) lost(id string, err error) error {
 func (p *Pass) owns(id string, pid int) bool {
 	b, err := p.read(p.r.root, "proc", strconv.Itoa(pid), "cgroup")
 	return err == nil && id != "" && bytes.Contains(b, []byte(id))
-}
-
-// eachCgroup goes through a process's cgroups: /proc/PID/cgroup. The names are
-// of the controllers; none means cgroup v2.
-func eachCgroup(b []byte, do func(names []string, path string)) {
-	for line := range bytes.Lines(b) {
-		_, rest, ok := bytes.Cut(bytes.TrimSuffix(line, []byte("\n")), []byte(":"))
-		if !ok {
-			continue
-		}
-		names, path, ok := bytes.Cut(rest, []byte(":"))
-		if !ok {
-			continue
-		}
-		var list []string
-		if len(names) > 0 {
-			list = strings.Split(string(names), ",")
-		}
-		do(list, string(path))
-	}
-}
-
-// upTo cuts a path after the element that names id: a container may have moved
-// its process to a cgroup of its own making, below.
-func upTo(path, id string) (string, bool) {
-	i := strings.Index(path, id)
-	if i < 0 {
-		return "", false
-	}
-	if end := strings.IndexByte(path[i:], '/'); end >= 0 {
-		return path[:i+end], true
-	}
-	return path, true
 }
 
 // parent is the cgroup above, if it is the one that the kubelet has made for

@@ -66,28 +66,6 @@ func FuzzNetDev(f *testing.F) {
 	})
 }
 
-func FuzzCgroupFile(f *testing.F) {
-	f.Add([]byte(procV1("/docker/"+mainID)), mainID)
-	f.Add([]byte("0::/docker/"+mainID+"/x\n:::\n1\n"), mainID)
-	f.Fuzz(func(t *testing.T, b []byte, id string) {
-		if strings.Contains(id, "/") {
-			t.Skip("no id")
-		}
-		eachCgroup(b, func(names []string, path string) {
-			up, ok := upTo(path, id)
-			if ok && (!strings.HasPrefix(path, up) || !strings.Contains(up, id)) {
-				t.Errorf("%q of %q", up, path)
-			}
-			for _, root := range []string{"/", "/docker", "/../.."} {
-				dir := tree{point: "/sys/fs/cgroup", root: root}.dir(up)
-				if dir != "" && dir != "/sys/fs/cgroup" && !strings.HasPrefix(dir, "/sys/fs/cgroup/") {
-					t.Errorf("%q is outside: %q", up, dir)
-				}
-			}
-		})
-	})
-}
-
 func FuzzIO(f *testing.F) {
 	f.Add([]byte("8:0 Read 4096\n8:0 Total 1\nTotal 3\n"))
 	f.Add([]byte("8:0 rbytes=4096 wbytes=8192 rios=1 wios=2 dbytes=0 dios=0\n253:1 \n"))

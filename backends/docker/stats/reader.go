@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/crimux/crimux/backends/docker/cgroups"
 )
 
 // ErrGone says that a container does not run: its process has ended, or is
@@ -22,7 +24,7 @@ type Reader struct {
 	cores cores
 
 	mu     sync.Mutex
-	trees  *trees
+	trees  *cgroups.Trees
 	homes  map[string]home
 	blocks map[string]string // names of block devices by "major:minor"
 }
