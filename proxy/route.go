@@ -127,6 +127,8 @@ func (s *Server) routeSandbox(ctx context.Context, m *method, frame *backends.Fr
 		return s.routeCreate(c, req, sb)
 	case runtimeapi.RuntimeService_PodSandboxStatus_FullMethodName:
 		c.rewrite = handlerOut(sb, 1, 9)
+	case runtimeapi.RuntimeService_PortForward_FullMethodName:
+		c.rewrite = absoluteURL
 	}
 	return c, nil
 }
@@ -178,6 +180,8 @@ func (s *Server) routeContainer(ctx context.Context, m *method, frame *backends.
 		c.intent.Grace = req.Int(2)
 	case runtimeapi.RuntimeService_ContainerStatus_FullMethodName:
 		c.rewrite = handlerOut(sb, 1, 8, imageHandler)
+	case runtimeapi.RuntimeService_Exec_FullMethodName, runtimeapi.RuntimeService_Attach_FullMethodName:
+		c.rewrite = absoluteURL
 	}
 	return c, nil
 }
