@@ -90,6 +90,7 @@ func (f *feed) run(ctx context.Context) error {
 	syncing := true
 	busy.Go(func() { send(ctx, synced, f.sync(ctx)) })
 	busy.Go(func() { send(ctx, looked, f.look(ctx)) })
+	busy.Go(func() { f.watchEnds(ctx) })
 	audit := time.NewTicker(auditEvery)
 	defer audit.Stop()
 	for {
