@@ -289,6 +289,9 @@ type reply struct {
 	header, trailer metadata.MD
 	frames          [][]byte
 	st              *status.Status
+	// began is set where a stream had a header before its end, even an empty
+	// one.
+	began bool
 }
 
 // rawCall makes a call as a client does that has no opinion about messages.
@@ -325,6 +328,7 @@ func rawCall(ctx context.Context, conn *grpc.ClientConn, full string, streams bo
 		err = nil
 	}
 	r.header, _ = st.Header()
+	r.began = r.header != nil
 	r.trailer = st.Trailer()
 	return r.with(err)
 }

@@ -160,7 +160,7 @@ func (s *Server) imageStatusOf(ctx context.Context, m *method, frame *backends.F
 	if err != nil {
 		return a, err
 	}
-	if wire.Message(a.Body.Bytes()).Has(1) {
+	if wire.Message(a.Body.Bytes()).Msg(1) != nil {
 		s.givenBy.note(req.At(1, 1), place.target.Name())
 	}
 	if front != "" {
@@ -175,7 +175,7 @@ func (s *Server) firstWithImage(ctx context.Context, m *method, frame *backends.
 	parts := ask(ctx, members, m.full, frame)
 	for i := range parts {
 		p := &parts[i]
-		if p.err != nil || !wire.Message(p.ans.Body.Bytes()).Has(1) {
+		if p.err != nil || wire.Message(p.ans.Body.Bytes()).Msg(1) == nil {
 			continue
 		}
 		if own := wire.Message(p.ans.Body.Bytes()).At(1, imageSpec, imageHandler); own != "" {

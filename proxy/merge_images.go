@@ -23,7 +23,7 @@ const (
 // its image garbage collection by: names are united, an image that is pinned
 // anywhere is pinned, and it takes up what all its copies do. Nothing else of
 // an image is looked at, and a list without duplicates is not even copied.
-func mergeImages(frames []*backends.Frame) (*backends.Frame, error) {
+func mergeImages(frames []*backends.Frame) ([]*backends.Frame, error) {
 	seen := make(map[string]int) // id to place in images
 	var images []wire.Message
 	united := false
@@ -48,13 +48,17 @@ func mergeImages(frames []*backends.Frame) (*backends.Frame, error) {
 		})
 	}
 	if !united {
-		return backends.Concat(frames...), nil
+		return frames, nil
 	}
 	var out []byte
 	for _, img := range images {
 		out = wire.AppendItem(out, 1, img)
 	}
-	return backends.NewFrame(append(out, beside...)), nil
+	out = append(out, beside...)
+	for _, f := range frames {
+		f.Free() // all of it is in out
+	}
+	return pieces(backends.NewFrame(out), pieceSize), nil
 }
 
 // unite adds to an image what another runtime says of it. Of a field that
@@ -93,13 +97,14 @@ func (s *Server) imageHandlers(p *part) {
 	if p.err != nil {
 		return
 	}
-	p.ans.Body = s.rewriteItems(p.ans.Body, func(_ listView, img wire.Message) wire.Message {
+	named := func(_ listView, img wire.Message) wire.Message {
 		own := img.At(imageSpec, imageHandler)
 		if own == "" {
 			return img
 		}
 		return img.With(s.frontHandler(p.member.Name(), own), imageSpec, imageHandler)
-	})
+	}
+	p.messages = changed(p.messages, func(f *backends.Frame) *backends.Frame { return s.rewriteItems(f, named) })
 }
 
 // frontHandler is a handler of the routes that reaches that handler of a

@@ -73,19 +73,19 @@ func labelKeys(all []wire.Message) map[string][]string {
 
 // mergeDescriptors is the union by name, and of the label keys of each name.
 // For a backend that does not answer, what it gave before counts.
-func (s *Server) mergeDescriptors(parts []part) (backends.Answer, error) {
+func (s *Server) mergeDescriptors(parts []part) (mergedList, error) {
 	if len(s.set.All()) == 1 {
-		return mergeAnswered(parts, concat)
+		return mergeAnswered(parts, asTheyAre)
 	}
 	answered := false
 	for _, p := range parts {
 		if p.err == nil {
 			answered = true
-			s.attendants[p.member.Name()].setDescriptors(descriptorsOf(p.ans.Body.Bytes()))
+			s.attendants[p.member.Name()].setDescriptors(descriptorsOf(backends.Concat(p.messages...).Bytes()))
 		}
 	}
 	if !answered {
-		return mergeAnswered(parts, concat)
+		return mergeAnswered(parts, asTheyAre)
 	}
 	union := s.unitedLabels()
 	s.announced.set(union)
@@ -99,7 +99,7 @@ func (s *Server) mergeDescriptors(parts []part) (backends.Answer, error) {
 			}
 		}
 	}
-	return whole(backends.NewFrame(out), parts)
+	return listOf([]*backends.Frame{backends.NewFrame(out)}, parts), nil
 }
 
 // unitedLabels unites what is known of all backends, in their order.
@@ -162,9 +162,9 @@ func (t *attendant) askDescriptors() {
 }
 
 // mergeMetrics lays each backend's values out by the labels as announced.
-func (s *Server) mergeMetrics(parts []part) (backends.Answer, error) {
+func (s *Server) mergeMetrics(parts []part) (mergedList, error) {
 	if len(s.set.All()) == 1 {
-		return mergeAnswered(parts, concat)
+		return mergeAnswered(parts, asTheyAre)
 	}
 	for _, p := range parts {
 		if t := s.attendants[p.member.Name()]; p.err == nil && t.knownDescriptors() == nil {
@@ -181,15 +181,15 @@ func (s *Server) mergeMetrics(parts []part) (backends.Answer, error) {
 			continue
 		}
 		t := s.attendants[p.member.Name()]
-		body, ok := laidOut(p.ans.Body, labelKeys(t.knownDescriptors()), want)
+		laid, ok := allLaidOut(p.messages, labelKeys(t.knownDescriptors()), want)
 		if !ok {
 			// The runtime has other labels than when it was asked.
 			t.askDescriptors()
-			body, _ = laidOut(p.ans.Body, labelKeys(t.knownDescriptors()), want)
+			laid, _ = allLaidOut(p.messages, labelKeys(t.knownDescriptors()), want)
 		}
-		p.ans.Body = body
+		p.messages = laid
 	}
-	return mergeAnswered(parts, concat)
+	return mergeAnswered(parts, asTheyAre)
 }
 
 // layout says where each of a metric's label values comes from: the index
@@ -215,6 +215,16 @@ func layouts(own, want map[string][]string) map[string]layout {
 		all[name] = l
 	}
 	return all
+}
+
+// allLaidOut is laidOut for the messages of one runtime.
+func allLaidOut(messages []*backends.Frame, own, want map[string][]string) (out []*backends.Frame, ok bool) {
+	out, ok = make([]*backends.Frame, len(messages)), true
+	for i, f := range messages {
+		laid, fits := laidOut(f, own, want)
+		out[i], ok = laid, ok && fits
+	}
+	return out, ok
 }
 
 // laidOut returns a list of pods' metrics with its label values laid out as

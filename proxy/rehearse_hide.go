@@ -141,7 +141,7 @@ func (s *Server) withoutRehearsals(full string, f *backends.Frame) *backends.Fra
 func (s *Server) hideRehearsals(full string, parts []part) {
 	for i := range parts {
 		if parts[i].err == nil {
-			parts[i].ans.Body = s.withoutRehearsals(full, parts[i].ans.Body)
+			parts[i].messages = changed(parts[i].messages, func(f *backends.Frame) *backends.Frame { return s.withoutRehearsals(full, f) })
 		}
 	}
 }
