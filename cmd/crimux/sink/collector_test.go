@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -18,8 +19,10 @@ import (
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	logspb "go.opentelemetry.io/proto/otlp/logs/v1"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	_ "google.golang.org/grpc/encoding/gzip" // what the sink sends
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/crimux/crimux/policy"
@@ -37,13 +40,18 @@ type collector struct {
 	resource map[string]string
 	headers  []string
 	requests int
+	// limit is the largest request that is taken.
+	limit int
 	// answer says what comes of a request; nil takes it.
 	answer func(*collogspb.ExportLogsServiceRequest) (*collogspb.ExportLogsServiceResponse, error)
 }
 
-func newCollector(t *testing.T) *collector {
+func newCollector(t *testing.T) *collector { return newLimitedCollector(t, 4<<20) }
+
+// newLimitedCollector returns a collector that takes requests of that size.
+func newLimitedCollector(t *testing.T, limit int) *collector {
 	t.Helper()
-	c := &collector{}
+	c := &collector{limit: limit}
 	g, h := listen(t, "127.0.0.1:0"), listen(t, "127.0.0.1:0")
 	c.grpc, c.http = "http://"+g.Addr().String(), "http://"+h.Addr().String()
 	c.serveGRPC(t, g)
@@ -64,7 +72,7 @@ func listen(t *testing.T, addr string) net.Listener {
 
 // serveGRPC returns what ends it.
 func (c *collector) serveGRPC(t *testing.T, l net.Listener) (stop func()) {
-	s := grpc.NewServer()
+	s := grpc.NewServer(grpc.MaxRecvMsgSize(c.limit))
 	collogspb.RegisterLogsServiceServer(s, c)
 	go s.Serve(l)
 	t.Cleanup(s.Stop)
@@ -82,9 +90,13 @@ func (c *collector) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	zipped, err := gzip.NewReader(r.Body)
 	if err == nil {
 		var b []byte
-		if b, err = io.ReadAll(zipped); err == nil {
+		if b, err = io.ReadAll(http.MaxBytesReader(w, zipped, int64(c.limit))); err == nil {
 			err = proto.Unmarshal(b, in)
 		}
+	}
+	if errors.As(err, new(*http.MaxBytesError)) {
+		http.Error(w, "too large", http.StatusRequestEntityTooLarge)
+		return
 	}
 	if err != nil || r.URL.Path != "/v1/logs" {
 		http.Error(w, "no logs", http.StatusBadRequest)
@@ -92,7 +104,11 @@ func (c *collector) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	out, err := c.take(in, r.Header.Get("Authorization"))
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		code, known := map[codes.Code]int{codes.InvalidArgument: http.StatusBadRequest, codes.Internal: http.StatusInternalServerError}[status.Code(err)]
+		if !known {
+			code = http.StatusServiceUnavailable
+		}
+		http.Error(w, err.Error(), code)
 		return
 	}
 	b, err := proto.Marshal(out)
@@ -148,13 +164,19 @@ func (c *collector) seqs() []int64 {
 	defer c.mu.Unlock()
 	var seqs []int64
 	for _, r := range c.got {
-		for _, a := range r.GetAttributes() {
-			if a.GetKey() == attrSeq {
-				seqs = append(seqs, a.GetValue().GetIntValue())
-			}
-		}
+		seqs = append(seqs, seqOf(r))
 	}
 	return seqs
+}
+
+// seqOf is the number of a record's event.
+func seqOf(r *logspb.LogRecord) int64 {
+	for _, a := range r.GetAttributes() {
+		if a.GetKey() == attrSeq {
+			return a.GetValue().GetIntValue()
+		}
+	}
+	return 0
 }
 
 // text returns those attributes that are texts.

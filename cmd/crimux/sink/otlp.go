@@ -22,7 +22,7 @@ import (
 
 // sender sends records. rejected says that the collector has taken the
 // request, and does not want some of its records: sending them again is of no
-// use.
+// use. A request that the collector does not want as it is, is a refusedError.
 type sender interface {
 	send(ctx context.Context, batch []item) (rejected, err error)
 	close() error
@@ -33,14 +33,16 @@ type otlp struct {
 	exporter sdklog.Exporter
 	// taken is set when the collector has answered that it took a request:
 	// the exporter's error does not tell that from a failure.
-	taken   *atomic.Bool
+	taken *atomic.Bool
+	// refused is set when it has answered that it will never take it.
+	refused *atomic.Bool
 	secrets []string
 }
 
 // newOTLP returns a sender. All that the environment could say to the
 // exporter is said here, since the configuration is to be the one place.
 func newOTLP(ctx context.Context, cfg policy.Sink) (*otlp, error) {
-	o := &otlp{taken: new(atomic.Bool)}
+	o := &otlp{taken: new(atomic.Bool), refused: new(atomic.Bool)}
 	headers := make(map[string]string)
 	for _, h := range cfg.Headers {
 		headers[h.Key] = string(h.Value)
@@ -90,12 +92,16 @@ func (o *otlp) send(ctx context.Context, batch []item) (rejected, err error) {
 		records[i] = batch[i].record
 	}
 	o.taken.Store(false)
+	o.refused.Store(false)
 	err = o.hide(o.exporter.Export(ctx, records))
 	if o.taken.Load() {
 		return err, nil
 	}
 	if err == nil {
 		err = errors.New("the collector did not answer")
+	}
+	if o.refused.Load() {
+		err = refusedError{err}
 	}
 	return nil, err
 }
@@ -110,6 +116,7 @@ func (o *otlp) close() error {
 func (o *otlp) watchGRPC(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	err := invoke(ctx, method, req, reply, cc, opts...)
 	o.taken.Store(err == nil)
+	o.refused.Store(refusesGRPC(err))
 	return err
 }
 
@@ -119,6 +126,7 @@ func (o *otlp) watchHTTP() http.RoundTripper {
 	return roundTrip(func(r *http.Request) (*http.Response, error) {
 		resp, err := t.RoundTrip(r)
 		o.taken.Store(err == nil && resp.StatusCode >= 200 && resp.StatusCode < 300)
+		o.refused.Store(err == nil && refusesHTTP(resp.StatusCode))
 		return resp, err
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -21,6 +22,10 @@ import (
 // maxDetail bounds the detail of one record: collectors take requests of a few
 // megabytes at most, and one that never gets through would hold up the rest.
 const maxDetail = 64 << 10
+
+// maxText bounds the other texts, of which a message may be as long as a backend
+// likes.
+const maxText = 8 << 10
 
 // Attributes of a record. Docs: docs/events.md.
 const (
@@ -132,7 +137,7 @@ func (t *teller) tell(r store.Record) (it item, ok bool, err error) {
 		l.SetSeverity(otellog.SeverityWarn)
 		l.SetSeverityText("WARN")
 	}
-	l.SetBody(attribute.StringValue(row.Event + " " + row.Detail))
+	l.SetBody(attribute.StringValue(bounded(row.Event + " " + row.Detail)))
 	l.AddAttributes(attributes(rec, r)...)
 	t.logger.Emit(context.Background(), l)
 	return item{record: t.made.record}, true, nil
@@ -147,7 +152,7 @@ func attributes(rec view.Record, r store.Record) []attribute.KeyValue {
 	}
 	text := func(key, value string) {
 		if value != "" {
-			all = append(all, attribute.String(key, value))
+			all = append(all, attribute.String(key, bounded(value)))
 		}
 	}
 	text(attrKind, rec.Kind)
@@ -171,6 +176,14 @@ func attributes(rec view.Record, r store.Record) []attribute.KeyValue {
 		return append(all, attribute.Bool(attrTruncated, true))
 	}
 	return append(all, attribute.String(attrDetail, compact(rec.Detail)))
+}
+
+// bounded cuts a text that is too long, between two characters.
+func bounded(s string) string {
+	if len(s) <= maxText {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxText], "") + "…"
 }
 
 func hashOf(r store.Record) [sha256.Size]byte { return sha256.Sum256(r.Value) }

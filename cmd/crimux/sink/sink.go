@@ -25,7 +25,7 @@ import (
 
 const (
 	// batchRecords and batchBytes bound what is held in memory and sent at
-	// once; one event may be larger.
+	// once, but for what the last record has above it: see maxDetail.
 	batchRecords = 512
 	batchBytes   = 1 << 20
 	// linger is how long a batch waits for more events to come.
@@ -144,7 +144,7 @@ func (s *Sink) read(pos position) ([]item, error) {
 		}
 		it.pos = position{r.Seq, sha256.Sum256(r.Value)}
 		batch = append(batch, it)
-		if size += len(r.Value); size >= batchBytes || len(batch) == batchRecords {
+		if size += sizeOf(&it.record); size >= batchBytes || len(batch) == batchRecords {
 			return errFull
 		}
 		return nil
@@ -170,11 +170,15 @@ func (s *Sink) ship(ctx context.Context, pos position, batch []item) position {
 		}
 		if err != nil {
 			s.failed("events cannot be shipped", err)
-			if s.chunk = n / 2; n == 1 {
-				s.chunk = 1
+			s.chunk = max(1, n/2)
+			switch {
+			case n > 1:
+				continue
+			case !s.settle(ctx, batch, err):
 				s.sleep(ctx)
+				batch = s.more(batch)
+				continue
 			}
-			continue
 		}
 		if rejected != nil {
 			s.logger.Warn("the collector has rejected events", "first", batch[0].pos.Seq, "last", batch[n-1].pos.Seq, "error", rejected)
@@ -187,6 +191,19 @@ func (s *Sink) ship(ctx context.Context, pos position, batch []item) position {
 		s.worked()
 	}
 	return pos
+}
+
+// more adds to a batch of one event those that came later, by which settle tells
+// a collector that takes nothing from one that does not take this one.
+func (s *Sink) more(batch []item) []item {
+	if len(batch) > 1 {
+		return batch
+	}
+	later, err := s.read(batch[0].pos)
+	if err != nil {
+		return batch // Run meets the error when it reads on.
+	}
+	return append(batch, later...)
 }
 
 func (s *Sink) send(ctx context.Context, batch []item) (rejected, err error) {
