@@ -138,8 +138,7 @@ func (d *differ) check(t *testing.T, x exchange) {
 
 // through makes the call through the front; asked is what each backend heard.
 func (d *differ) through(ctx context.Context, x exchange) (r reply, asked [][]heard) {
-	d.cases++
-	id := fmt.Sprint("case-", d.cases)
+	id := d.newCase()
 	for i, raw := range d.raw {
 		raw.play(id, x.method, x.answers[i])
 	}
@@ -151,10 +150,12 @@ func (d *differ) through(ctx context.Context, x exchange) (r reply, asked [][]he
 	return r, asked
 }
 
+// newCase returns an id for one more case.
+func (d *differ) newCase() string { return fmt.Sprint("case-", d.cases.Add(1)) }
+
 // direct makes the call to one backend.
 func (d *differ) direct(ctx context.Context, i int, x exchange) reply {
-	d.cases++
-	id := fmt.Sprint("case-", d.cases)
+	id := d.newCase()
 	d.raw[i].play(id, x.method, x.answers[i])
 	defer d.raw[i].done(id)
 	return rawCall(metadata.AppendToOutgoingContext(ctx, caseKey, id), d.raw[i].conn, x.method, methods[x.method].streams, x.request)

@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"google.golang.org/grpc"
@@ -35,6 +38,10 @@ type scripted struct {
 	frames          [][]byte
 	// st is nil for OK.
 	st *status.Status
+	// early has the header sent before all else, and not with the first
+	// message; where hold is not nil, the end comes when it is closed.
+	early bool
+	hold  <-chan struct{}
 }
 
 // heard is what a backend was asked, in bytes.
@@ -48,35 +55,35 @@ type heard struct {
 type rawRuntime struct {
 	fake   *fakeRuntime
 	socket string
+	server *grpc.Server
 	// conn leads to it directly, behind to the fake.
 	conn, behind *grpc.ClientConn
 	events       hub
 
 	mu      sync.Mutex
-	scripts map[string]script
+	scripts map[callOf]scripted
 	heard   map[string][]heard
+	// ended counts the calls of a case that the backend is done with.
+	ended map[string]int
 }
 
-// script is an answer to the calls of one method.
-type script struct {
-	method string
-	scripted
-}
+// callOf is a method in a case.
+type callOf struct{ id, method string }
 
 func newRaw(t testing.TB, name string) *rawRuntime {
 	r := &rawRuntime{
 		fake: newFake(t, name), socket: filepath.Join(t.TempDir(), "raw.sock"),
-		scripts: map[string]script{}, heard: map[string][]heard{},
+		scripts: map[callOf]scripted{}, heard: map[string][]heard{}, ended: map[string]int{},
 	}
 	l, err := net.Listen("unix", r.socket)
 	if err != nil {
 		t.Fatal(err)
 	}
 	// It may send more than fits, and be sent no more than a runtime is.
-	s := grpc.NewServer(grpc.ForceServerCodecV2(backends.NewCodec()), grpc.UnknownServiceHandler(r.handle),
+	r.server = grpc.NewServer(grpc.ForceServerCodecV2(backends.NewCodec()), grpc.UnknownServiceHandler(r.handle),
 		grpc.MaxRecvMsgSize(2*backends.MaxMessage), grpc.MaxSendMsgSize(2*backends.MaxMessage))
-	go s.Serve(l)
-	t.Cleanup(s.Stop)
+	go r.server.Serve(l)
+	t.Cleanup(r.server.Stop)
 	r.conn, r.behind = dialRaw(t, r.socket), dialRaw(t, r.fake.socket)
 	return r
 }
@@ -98,7 +105,7 @@ func dialRaw(t testing.TB, socket string) *grpc.ClientConn {
 func (r *rawRuntime) play(id, method string, s scripted) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.scripts[id] = script{method, s}
+	r.scripts[callOf{id, method}] = s
 }
 
 // done ends a case and returns what was asked in it.
@@ -107,7 +114,8 @@ func (r *rawRuntime) done(id string) []heard {
 	defer r.mu.Unlock()
 	h := r.heard[id]
 	delete(r.heard, id)
-	delete(r.scripts, id)
+	delete(r.ended, id)
+	maps.DeleteFunc(r.scripts, func(c callOf, _ scripted) bool { return c.id == id })
 	return h
 }
 
@@ -116,10 +124,10 @@ func (r *rawRuntime) handle(_ any, ss grpc.ServerStream) error {
 	md, _ := metadata.FromIncomingContext(ss.Context())
 	id := strings.Join(md.Get(caseKey), "")
 	r.mu.Lock()
-	s, ok := r.scripts[id]
+	s, ok := r.scripts[callOf{id, full}]
 	r.mu.Unlock()
-	if ok && s.method == full {
-		return r.answer(ss, id, md, s.scripted)
+	if ok {
+		return r.answer(ss, id, md, s)
 	}
 	req := new(backends.Frame)
 	if err := ss.RecvMsg(req); err != nil {
@@ -146,7 +154,11 @@ func (r *rawRuntime) answer(ss grpc.ServerStream, id string, md metadata.MD, s s
 	r.mu.Lock()
 	r.heard[id] = append(r.heard[id], h)
 	r.mu.Unlock()
-	if err := ss.SetHeader(s.header); err != nil {
+	setHeader := ss.SetHeader
+	if s.early {
+		setHeader = ss.SendHeader
+	}
+	if err := setHeader(s.header); err != nil {
 		return err
 	}
 	ss.SetTrailer(s.trailer)
@@ -155,7 +167,23 @@ func (r *rawRuntime) answer(ss grpc.ServerStream, id string, md metadata.MD, s s
 			return err
 		}
 	}
+	if s.hold != nil {
+		select {
+		case <-s.hold:
+		case <-ss.Context().Done():
+		}
+	}
+	r.mu.Lock()
+	r.ended[id]++
+	r.mu.Unlock()
 	return s.st.Err()
+}
+
+// through tells how many calls of a case the backend is done with.
+func (r *rawRuntime) through(id string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.ended[id]
 }
 
 // forward answers as the fake does, and for what bytes alone can ask by itself:
@@ -205,7 +233,7 @@ type differ struct {
 	// sandboxes and containers by their ids, pods' backends by their uids.
 	sandboxes, containers map[string]known
 	uids                  map[string]int
-	cases                 int
+	cases                 atomic.Int64
 }
 
 const diffConfig = `apiVersion: crimux.dev/v1
@@ -223,9 +251,13 @@ health: {probeInterval: 100ms, downAfter: 10s}
 // newDiffer returns a node over one or two backends with pods of each kind:
 // older than crimux, placed by a handler with another name on its backend, by
 // one without, and by no handler.
-func newDiffer(t testing.TB, count int) *differ {
+func newDiffer(t testing.TB, count int) *differ { return newDifferWith(t, count, 0) }
+
+// newDifferWith is newDiffer with another time after which a backend counts as
+// away; 0 is that of diffConfig.
+func newDifferWith(t testing.TB, count int, downAfter time.Duration) *differ {
 	t.Helper()
-	d := &differ{node: &node{dir: t.TempDir()}, sandboxes: map[string]known{}, containers: map[string]known{}, uids: map[string]int{}}
+	d := &differ{node: &node{dir: t.TempDir(), downAfter: downAfter}, sandboxes: map[string]known{}, containers: map[string]known{}, uids: map[string]int{}}
 	for i := range count {
 		r := newRaw(t, string(rune('a'+i)))
 		d.raw = append(d.raw, r)
