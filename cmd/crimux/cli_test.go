@@ -106,6 +106,12 @@ func fixture(t *testing.T) []*eventpb.Event {
 // socket until stop or the test's end.
 func (n *node) daemon() (l *store.Log, stop func()) {
 	n.t.Helper()
+	return n.daemonWith(func(*admin.Server) {})
+}
+
+// daemonWith is daemon with a server that prepare has seen first.
+func (n *node) daemonWith(prepare func(*admin.Server)) (l *store.Log, stop func()) {
+	n.t.Helper()
 	l, err := store.Open(n.events, store.Options{NoSync: true})
 	if err != nil {
 		n.t.Fatal(err)
@@ -115,6 +121,7 @@ func (n *node) daemon() (l *store.Log, stop func()) {
 		n.t.Fatal(err)
 	}
 	server := admin.NewServer(l, fakeForgetter{l})
+	prepare(server)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	stopped := false

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -50,8 +52,9 @@ read only, and its devices.
 Command, arguments, environment, mounts and security settings are in no log:
 they are asked of the pod's own runtime. What that cannot tell, or the pod has
 and its rehearsal must not have, is listed and not compared. --env-file sets
-variables in all containers, over what they have: lines of NAME=VALUE; empty
-ones and those that begin with # are skipped.
+variables in all containers, over what they have: lines of NAME=VALUE, of which
+the value is taken as it is, quotes and blanks included; the last of a NAME
+holds. Empty lines and those that begin with # are skipped.
 
 An image that the backend lacks is copied there from the node's other runtimes;
 it is pulled only with --pull. It stays there.
@@ -197,19 +200,37 @@ func readEnvFile(path string) (env []proxy.EnvVar, err error) {
 	defer file.Close()
 	lines := bufio.NewScanner(file)
 	lines.Buffer(nil, maxEnvLine)
-	for n := 1; lines.Scan(); n++ {
+	n := 1
+	for ; lines.Scan(); n++ {
 		text := lines.Text()
 		if trimmed := strings.TrimSpace(text); trimmed == "" || trimmed[0] == '#' {
 			continue
 		}
-		name, value, ok := strings.Cut(text, "=")
-		if name = strings.TrimSpace(name); !ok || name == "" {
-			// The line itself may be a secret.
-			return nil, fmt.Errorf("%s: line %d is not NAME=VALUE", path, n)
+		v, err := parseEnv(text)
+		if err != nil {
+			return nil, fmt.Errorf("%s: line %d %w", path, n, err)
 		}
-		env = append(env, proxy.EnvVar{Name: name, Value: value})
+		env = append(env, v)
 	}
-	return env, lines.Err()
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("%s: line %d: %w", path, n, err)
+	}
+	return env, nil
+}
+
+// parseEnv reads a line. It may be a secret, and is in no error.
+func parseEnv(line string) (proxy.EnvVar, error) {
+	name, value, ok := strings.Cut(line, "=")
+	name = strings.TrimSpace(name)
+	switch {
+	case !ok || name == "":
+		return proxy.EnvVar{}, errors.New("is not NAME=VALUE")
+	case strings.ContainsFunc(name, unicode.IsSpace):
+		return proxy.EnvVar{}, errors.New("has a name with a blank in it: write NAME=VALUE alone, without export")
+	case !utf8.ValidString(line) || strings.ContainsRune(line, 0):
+		return proxy.EnvVar{}, errors.New("is no UTF-8 text")
+	}
+	return proxy.EnvVar{Name: name, Value: value}, nil
 }
 
 func printRehearsal(out *output, r *proxy.Rehearsal, asJSON bool) error {

@@ -28,10 +28,7 @@ func served(t *testing.T, n int) (*store.Log, *Client) {
 		add(t, log)
 	}
 	path := filepath.Join(t.TempDir(), "admin.sock")
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := listenAt(t, path)
 	s := NewServer(log, forgets{log})
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
@@ -49,6 +46,15 @@ func served(t *testing.T, n int) (*store.Log, *Client) {
 	}
 	t.Cleanup(func() { c.Close() })
 	return log, c
+}
+
+func listenAt(t *testing.T, path string) net.Listener {
+	t.Helper()
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
 }
 
 // forgets forgets what is not on the backend "up".

@@ -52,7 +52,11 @@ func rehearse(r Rehearser, w http.ResponseWriter, req *http.Request) {
 	var what proxy.RehearsalRequest
 	body := json.NewDecoder(http.MaxBytesReader(w, req.Body, maxRehearse))
 	body.DisallowUnknownFields()
-	if err := body.Decode(&what); err != nil {
+	err := body.Decode(&what)
+	if err == nil && body.More() {
+		err = errors.New("more than one request")
+	}
+	if err != nil {
 		http.Error(w, "what to rehearse: "+err.Error(), http.StatusBadRequest)
 		return
 	}
