@@ -39,9 +39,11 @@ type scripted struct {
 	// st is nil for OK.
 	st *status.Status
 	// early has the header sent before all else, and not with the first
-	// message; where hold is not nil, the end comes when it is closed.
+	// message; where hold is not nil, what is sent after the frames, and the
+	// end, come when it is closed.
 	early bool
 	hold  <-chan struct{}
+	after [][]byte
 }
 
 // heard is what a backend was asked, in bytes.
@@ -171,6 +173,11 @@ func (r *rawRuntime) answer(ss grpc.ServerStream, id string, md metadata.MD, s s
 		select {
 		case <-s.hold:
 		case <-ss.Context().Done():
+		}
+	}
+	for _, b := range s.after {
+		if err := ss.SendMsg(backends.NewFrame(b)); err != nil {
+			return err
 		}
 	}
 	r.mu.Lock()

@@ -126,9 +126,8 @@ func gather(ctx context.Context, m *backends.Member, method *method, req *backen
 		p.err = context.Cause(guarded)
 	}
 	for _, f := range p.messages {
-		if err := garbled(m, method, f); err != nil {
-			p.err = err
-			break
+		if p.err == nil {
+			p.err = garbled(m, method, f)
 		}
 	}
 	if p.err != nil {
