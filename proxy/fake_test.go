@@ -40,6 +40,8 @@ type fakeRuntime struct {
 	// the fake lack the call.
 	eventStreams map[chan *runtimeapi.ContainerEventResponse]bool
 	noEvents     bool
+	// ended changes the status of a container that has exited.
+	ended func(*runtimeapi.ContainerStatus)
 	// before runs at the start of each call, outside the lock; an error is
 	// the answer.
 	before func(ctx context.Context, method string, req any) error
@@ -211,6 +213,9 @@ func (f *fakeRuntime) ContainerStatus(_ context.Context, r *runtimeapi.Container
 	st := &runtimeapi.ContainerStatus{Id: c.Id, Metadata: c.Metadata, State: c.State, CreatedAt: c.CreatedAt, Image: c.Image}
 	if c.State == runtimeapi.ContainerState_CONTAINER_EXITED {
 		st.ExitCode, st.Reason, st.FinishedAt = 7, "Error", 1234
+		if f.ended != nil {
+			f.ended(st)
+		}
 	}
 	return &runtimeapi.ContainerStatusResponse{Status: st}, nil
 }

@@ -194,7 +194,8 @@ func kept[T any](list []T, keep func(T) bool) []T {
 }
 
 // askExits adds to each container that has exited when and how it did. One
-// whose status cannot be had is looked at again, which owed says.
+// whose status cannot be had, or is not final yet, is looked at again, which
+// owed says.
 func (s *Server) askExits(ctx context.Context, m *backends.Member, o *eventpb.Observed) (owed bool) {
 	o.Containers = kept(o.Containers, func(c *eventpb.Container) bool {
 		if c.GetState() != eventpb.ContainerState_CONTAINER_STATE_EXITED {
@@ -210,7 +211,28 @@ func (s *Server) askExits(ctx context.Context, m *backends.Member, o *eventpb.Ob
 			c.Reason = "Unknown"
 		}
 		a.Body.Free()
+		if killedJustNow(c) {
+			owed = true
+			return false
+		}
 		return !proto.Equal(c, s.knownContainer(c.GetId()))
 	})
 	return owed
+}
+
+const (
+	// killSettle is how long after a container was killed its runtime may not
+	// know yet that it was out of memory: that is a message of its own, which
+	// the news of the end may overtake.
+	killSettle = 500 * time.Millisecond
+	// exitKilled is the exit code of who was killed, whyMemory what runtimes
+	// call it where the kernel did it to get memory back.
+	exitKilled = 128 + 9
+	whyMemory  = "OOMKilled"
+)
+
+// killedJustNow tells whether why a container has ended may yet change.
+func killedJustNow(c *eventpb.Container) bool {
+	age := time.Since(time.Unix(0, c.GetFinishedAt()))
+	return c.GetExitCode() == exitKilled && c.GetReason() != whyMemory && 0 <= age && age < killSettle
 }

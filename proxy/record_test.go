@@ -6,9 +6,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/crimux/crimux/store"
@@ -51,6 +53,44 @@ func TestObservation(t *testing.T) {
 	eventually(t, "the removal is in the state", func() bool {
 		return n.server.knownSandbox(sb) == nil && n.server.knownContainer(c) == nil
 	})
+}
+
+// TestKilledForMemoryIsKnownLate: a runtime may say at first that a container
+// was killed, and only then that it was for want of memory. Recorded is what
+// it says in the end.
+func TestKilledForMemoryIsKnownLate(t *testing.T) {
+	n := newNode(t)
+	sb := n.run(t, "web", "front-b")
+	greedy, stopped := n.create(t, sb, "greedy"), n.create(t, sb, "stopped")
+	for _, id := range []string{greedy, stopped} {
+		if _, err := n.StartContainer(t.Context(), &runtimeapi.StartContainerRequest{ContainerId: id}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	at, asked := time.Now().UnixNano(), 0
+	n.b.edit(func() {
+		n.b.ended = func(st *runtimeapi.ContainerStatus) {
+			st.ExitCode, st.FinishedAt = 137, at
+			if st.Id != greedy {
+				return
+			}
+			if asked++; asked > 1 {
+				st.Reason = "OOMKilled"
+			}
+		}
+		for _, id := range []string{greedy, stopped} {
+			n.b.containers[id] = proto.CloneOf(n.b.containers[id])
+			n.b.containers[id].State = runtimeapi.ContainerState_CONTAINER_EXITED
+		}
+	})
+	for id, want := range map[string]string{greedy: "OOMKilled", stopped: "Error"} {
+		eventually(t, "the end is in the state", func() bool {
+			return n.server.knownContainer(id).GetState() == eventpb.ContainerState_CONTAINER_STATE_EXITED
+		})
+		if got := n.server.knownContainer(id).GetReason(); got != want {
+			t.Errorf("recorded as %q, want %q", got, want)
+		}
+	}
 }
 
 func TestProbesAreCounted(t *testing.T) {
