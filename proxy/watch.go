@@ -92,7 +92,10 @@ func (w *watcher) step(ctx context.Context) {
 	w.s.late.flush(w.s.log)
 	w.s.endProbes()
 	if !w.m.Health().Up {
-		w.cause = causeReconnect
+		// One that nobody has asked yet is not away.
+		if w.m.Check() != nil {
+			w.cause = causeReconnect
+		}
 		return
 	}
 	if !w.recovered && time.Now().After(w.retryAt) {
