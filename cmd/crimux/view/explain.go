@@ -2,6 +2,7 @@ package view
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,8 +15,10 @@ import (
 func Explain(s *Story, now time.Time) []string {
 	x := explainer{s: s, now: now}
 	x.whereabouts()
+	x.ended()
 	x.why()
 	x.moves()
+	x.givenUp()
 	x.containers()
 	x.failures()
 	x.crashes()
@@ -92,6 +95,43 @@ func (x *explainer) whereabouts() {
 		x.say("%s is not on this node any more: its last sandbox, %s on %s, was removed %s.", name, Short(id), on, x.when(end.Time))
 	default:
 		x.say("%s is not on this node any more.", name)
+	}
+}
+
+// ended says why the newest sandbox is not ready.
+func (x *explainer) ended() {
+	if x.s.State != sandboxState(eventpb.SandboxState_SANDBOX_STATE_NOTREADY) {
+		return
+	}
+	id := x.s.Sandboxes[len(x.s.Sandboxes)-1]
+	for _, l := range x.s.Lines {
+		switch {
+		case l.SandboxID != id:
+		case l.Event == stopPodSandbox && l.Code == "OK":
+			x.say("Its sandbox was stopped %s.", x.when(l.Time))
+			return
+		case l.unready:
+			x.say("Its sandbox was seen to have ended %s, and nobody had stopped it through crimux.", x.when(l.Time))
+			return
+		}
+	}
+}
+
+// givenUp says when the operator gave up what is there again.
+func (x *explainer) givenUp() {
+	if x.s.State == removed {
+		return
+	}
+	for i, l := range x.s.Lines {
+		if l.Event != forgotten {
+			continue
+		}
+		again := slices.IndexFunc(x.s.Lines[i:], func(m *Line) bool { return m.found && m.SandboxID == l.SandboxID })
+		if again < 0 {
+			x.say("The operator gave up its sandbox %s on %s %s.", Short(l.SandboxID), clean(l.Backend), x.when(l.Time))
+			continue
+		}
+		x.say("The operator gave it up on %s %s; it was found there again %s.", clean(l.Backend), x.when(l.Time), x.when(x.s.Lines[i+again].Time))
 	}
 }
 

@@ -4,7 +4,12 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crimux/crimux/store/eventpb"
 )
 
 // times counts occurrences in words.
@@ -39,8 +44,8 @@ func grouped(lines []*Line, key func(*Line) string) [][]*Line {
 	return groups
 }
 
-// containers says how containers ended by themselves, and that they were
-// started again.
+// containers says how containers ended unasked, and that they were started
+// again.
 func (x *explainer) containers() {
 	for _, exits := range grouped(x.s.Lines, func(l *Line) string {
 		if l.ended == nil {
@@ -48,16 +53,7 @@ func (x *explainer) containers() {
 		}
 		return fmt.Sprint(l.Container, "\x00", l.ended.GetReason(), "\x00", l.ended.GetExitCode())
 	}) {
-		last := exits[len(exits)-1]
-		why := exitWords(last.ended)
-		if last.ended.GetReason() == oomKilled {
-			why = fmt.Sprintf("killed for want of memory, exit %d (%s): it used more than its limit, or the node had none left", last.ended.GetExitCode(), oomKilled)
-		}
-		when := x.when(endedAt(last))
-		if len(exits) > 1 {
-			when = "the last time " + when
-		}
-		x.say("Container %s ended by itself %s, %s: %s.", containerName(last.Container, last.ContainerID, 0), times(len(exits)), when, why)
+		x.exits(exits)
 	}
 	if n := x.s.Restarts; n > 0 {
 		x.say("Containers of it were restarted %s.", times(n))
@@ -73,9 +69,43 @@ func (x *explainer) containers() {
 			failed += l.probed.GetCount()
 		}
 		last := probes[len(probes)-1]
-		x.say("Probes or other commands run in container %s failed %s, the last time %s.",
-			containerName(last.Container, last.ContainerID, 0), times(int(failed)), x.when(last.Time))
+		x.say("Probes or other commands run in container %s failed %s, %s.",
+			containerName(last.Container, last.ContainerID, 0), times(int(failed)), lastTime(int(failed), x.when(last.Time)))
 	}
+}
+
+// exits says how often a container ended in one way, and whether that was its
+// end.
+func (x *explainer) exits(exits []*Line) {
+	last, n := exits[len(exits)-1], len(exits)
+	name, when := containerName(last.Container, last.ContainerID, 0), lastTime(n, x.when(endedAt(last)))
+	now := ""
+	if x.s.State == sandboxState(eventpb.SandboxState_SANDBOX_STATE_READY) && x.last(func(l *Line) bool {
+		return l.Event == startContainer && l.Code == "OK" && l.Container == last.Container && l.Seq > last.Seq
+	}) == nil {
+		now = "; it has not been started since"
+	}
+	if last.ended.GetReason() == oomKilled {
+		x.say("Container %s was killed for want of memory %s, %s, with %s: it used more than its limit, or the node had none left%s.",
+			name, times(n), when, exitWords(last.ended), now)
+		return
+	}
+	signal := ""
+	if sig := last.ended.GetExitCode() - signalled; sig > 0 && unix.SignalName(syscall.Signal(sig)) != "" {
+		signal = ", which is what " + unix.SignalName(syscall.Signal(sig)) + " leaves"
+	}
+	x.say("Container %s ended unasked %s, %s: %s%s%s.", name, times(n), when, exitWords(last.ended), signal, now)
+}
+
+// signalled is what a signal's number is added to in an exit code.
+const signalled = 128
+
+// lastTime is when something happened that did n times.
+func lastTime(n int, when string) string {
+	if n == 1 {
+		return when
+	}
+	return "the last time " + when
 }
 
 // oomKilled is the reason that runtimes give.
@@ -106,11 +136,7 @@ func (x *explainer) failures() {
 			words += ", " + x.when(lastTime) + ","
 		}
 		words += fmt.Sprintf(" with %s", join(": ", last.Code, strings.TrimRight(clean(last.outcome.GetMessage()), ".")))
-		worked := x.last(func(l *Line) bool {
-			return l.Event == last.Event && l.Container == last.Container && l.Code == "OK" && l.Seq > last.Seq &&
-				(last.LastRepeat == nil || !l.Time.Before(lastTime))
-		})
-		if worked != nil {
+		if x.worked(last) {
 			words += "; it has worked since"
 		}
 		x.say("%s.", words)
@@ -134,27 +160,48 @@ func countFailures(failed []*Line) (n int, last time.Time) {
 
 // crashes says what ends of the daemon and of the node meant for the pod.
 func (x *explainer) crashes() {
+	x.kills()
 	for _, l := range x.s.Lines {
 		switch {
 		case l.run == rebooted:
-			x.say("The node was rebooted before %s, which ended everything of the pod that ran.", x.moment(l.Time))
-		case l.run == killed:
-			x.say("The daemon was killed before %s; what runs goes on without it.", x.moment(l.Time))
+			x.say("The node was rebooted, and the daemon was started again %s: everything of the pod that ran had ended.", x.when(l.Time))
 		case l.lost:
 			x.say("The event log was damaged, and salvaged %s: what happened before may be missing here.", x.when(l.Time))
 		case l.Recovered && l.outcome != nil:
-			x.say("%s was under way then, and was closed by recovery %s with %s.", l.what(), x.when(l.Time),
-				join(": ", l.Code, strings.TrimRight(clean(l.outcome.GetMessage()), ".")))
+			worked := ""
+			if l.Failed && x.worked(l) {
+				worked = "; it has worked since"
+			}
+			x.say("%s was under way when the daemon ended, and was closed by recovery %s with %s%s.", l.what(), x.when(l.Time),
+				join(": ", l.Code, strings.TrimRight(clean(l.outcome.GetMessage()), ".")), worked)
 		}
 	}
 }
 
-// moment is a time that something was before.
-func (x *explainer) moment(t time.Time) string {
-	if x.now.IsZero() {
-		return absolute(t)
+// kills says how often the daemon was killed.
+func (x *explainer) kills() {
+	n := 0
+	var last *Line
+	for _, l := range x.s.Lines {
+		if l.run == killed {
+			n, last = n+1, l
+		}
 	}
-	return "its start " + x.when(t)
+	switch n {
+	case 0:
+	case 1:
+		x.say("The daemon was killed, and was started again %s; what ran went on without it.", x.when(last.Time))
+	default:
+		x.say("The daemon was killed %s, and was started again, the last time %s; what ran went on without it.", times(n), x.when(last.Time))
+	}
+}
+
+// worked tells whether an operation like that of a line went well after it.
+func (x *explainer) worked(l *Line) bool {
+	return x.last(func(m *Line) bool {
+		return m.Event == l.Event && m.Container == l.Container && m.Code == "OK" && m.Seq > l.Seq &&
+			(l.LastRepeat == nil || !m.Time.Before(*l.LastRepeat))
+	}) != nil
 }
 
 // what names the operation and what it was about.
@@ -165,8 +212,17 @@ func (l *Line) what() string {
 	return l.Event
 }
 
+// fewOutages is how many outages of one backend are told one by one.
+const fewOutages = 2
+
+// outage is an absence of a backend; back is nil while it lasts.
+type outage struct{ away, back *Line }
+
 // outages says when the pod's backends were away.
 func (x *explainer) outages() {
+	over := make(map[string][]outage)
+	var order []string
+	var lasting []*Line
 	for i, l := range x.s.Lines {
 		if l.health == nil || l.health.GetUp() {
 			continue
@@ -174,17 +230,49 @@ func (x *explainer) outages() {
 		back := slices.IndexFunc(x.s.Lines[i:], func(m *Line) bool {
 			return m.health != nil && m.health.GetUp() && m.Backend == l.Backend
 		})
-		why := ""
-		if l.health.GetError() != "" {
-			why = " (" + clean(l.health.GetError()) + ")"
-		}
 		if back < 0 {
-			x.say("%s has been away %s%s: meanwhile the pod is listed as it was last known.", clean(l.Backend), x.since(l.Time), why)
+			lasting = append(lasting, l)
 			continue
 		}
-		x.say("%s was away for %s, from %s%s: meanwhile the pod was listed as it was last known.",
-			clean(l.Backend), took(x.s.Lines[i+back].Time.Sub(l.Time)), strings.TrimPrefix(x.when(l.Time), "at "), why)
+		if over[l.Backend] == nil {
+			order = append(order, l.Backend)
+		}
+		over[l.Backend] = append(over[l.Backend], outage{l, x.s.Lines[i+back]})
 	}
+	for _, backend := range order {
+		x.over(clean(backend), over[backend])
+	}
+	for _, l := range lasting {
+		x.say("%s has been away %s%s: meanwhile the pod is listed as it was last known.", clean(l.Backend), x.since(l.Time), l.reason())
+	}
+}
+
+// over says when a backend was away: of many times how often, and how long
+// together.
+func (x *explainer) over(backend string, all []outage) {
+	const meanwhile = "meanwhile the pod was listed as it was last known."
+	if len(all) <= fewOutages {
+		for _, o := range all {
+			x.say("%s was away for %s, from %s%s: %s", backend, took(o.back.Time.Sub(o.away.Time)), strings.TrimPrefix(x.when(o.away.Time), "at "),
+				o.away.reason(), meanwhile)
+		}
+		return
+	}
+	var sum time.Duration
+	for _, o := range all {
+		sum += o.back.Time.Sub(o.away.Time)
+	}
+	last := all[len(all)-1].away
+	x.say("%s was away %s, for %s together, the last time from %s%s: %s", backend, times(len(all)), took(sum),
+		strings.TrimPrefix(x.when(last.Time), "at "), last.reason(), meanwhile)
+}
+
+// reason is why a backend was away, in brackets.
+func (l *Line) reason() string {
+	if l.health.GetError() == "" {
+		return ""
+	}
+	return " (" + clean(l.health.GetError()) + ")"
 }
 
 // notices says what backends met that no caller could be told.

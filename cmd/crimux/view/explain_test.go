@@ -16,6 +16,8 @@ const (
 	run     = eventpb.ContainerState_CONTAINER_STATE_RUNNING
 	exited  = eventpb.ContainerState_CONTAINER_STATE_EXITED
 	isReady = eventpb.SandboxState_SANDBOX_STATE_READY
+
+	notReady = eventpb.SandboxState_SANDBOX_STATE_NOTREADY
 )
 
 // routed adds the making of a sandbox that a rule decided.
@@ -46,6 +48,11 @@ func (s *script) ended(backend, id string, code int32, reason string) *script {
 	return s.add("", backend, &eventpb.Observed{Cause: "poll", Containers: []*eventpb.Container{{
 		Id: id, Backend: backend, State: exited, ExitCode: code, Reason: reason,
 	}}})
+}
+
+// sandbox adds that a sandbox was seen in a state.
+func (s *script) sandbox(backend, id string, state eventpb.SandboxState) *script {
+	return s.add("", backend, &eventpb.Observed{Cause: "event", Sandboxes: []*eventpb.Sandbox{{Id: id, Backend: backend, State: state}}})
 }
 
 func migration(percent uint32) *eventpb.Policy {
@@ -111,6 +118,45 @@ var explained = []struct {
 		done("r", "docker", &eventpb.Intent{Method: "RemovePodSandbox", SandboxId: "aa"}, &eventpb.Outcome{})},
 	{"gone by itself", new(script).routed("docker", "", "default", 0, "aa").
 		add("", "docker", &eventpb.Observed{Cause: "poll", GoneSandboxes: []string{"aa"}})},
+	{"stopped", new(script).routed("docker", "", "default", 0, "aa").container("docker", "aa", "app", 0, "c0").
+		done("s", "docker", &eventpb.Intent{Method: "StopPodSandbox", SandboxId: "aa"}, &eventpb.Outcome{})},
+	{"ended with its engine, and its container with it", new(script).routed("docker", "", "default", 0, "aa").
+		container("docker", "aa", "app", 0, "c0").sandbox("docker", "aa", notReady).ended("docker", "c0", 137, "Error")},
+	{"given up, and there again", new(script).routed("docker", "", "default", 0, "aa").container("docker", "aa", "app", 0, "c0").
+		ended("docker", "c0", 1, "Error").
+		add("", "docker", &eventpb.Health{Error: "connection refused"}).
+		add("", "docker", &eventpb.Forgotten{SandboxIds: []string{"aa"}}).
+		add("", "docker", &eventpb.Health{Up: true}).
+		add("", "docker", &eventpb.Observed{Cause: "reconnect", Sandboxes: []*eventpb.Sandbox{{
+			Id: "aa", Backend: "docker", State: isReady, Pod: &eventpb.PodKey{Namespace: "default", Name: "web", Uid: "u"},
+		}}, Containers: []*eventpb.Container{{Id: "c0", SandboxId: "aa", Backend: "docker", Name: "app", State: exited, ExitCode: 1, Reason: "Error"}}})},
+	{"a command that there is not, seen after the answer and before it", new(script).routed("docker", "", "default", 0, "aa").
+		add("create-c0", "docker", &eventpb.Intent{Method: "CreateContainer", SandboxId: "aa", ContainerName: "app"}).
+		add("create-c0", "docker", &eventpb.Outcome{Id: "c0"}).
+		add("start-c0", "docker", &eventpb.Intent{Method: "StartContainer", SandboxId: "aa", ContainerId: "c0"}).
+		add("start-c0", "docker", &eventpb.Outcome{Code: 3, Message: "no such file"}).ended("docker", "c0", 127, "ContainerCannotRun").
+		add("create-c1", "docker", &eventpb.Intent{Method: "CreateContainer", SandboxId: "aa", ContainerName: "app", ContainerAttempt: 1}).
+		add("create-c1", "docker", &eventpb.Outcome{Id: "c1"}).
+		add("start-c1", "docker", &eventpb.Intent{Method: "StartContainer", SandboxId: "aa", ContainerId: "c1"}).ended("docker", "c1", 127, "ContainerCannotRun").
+		add("start-c1", "docker", &eventpb.Outcome{Code: 3, Message: "no such file"})},
+	{"killed from outside, once and for good", new(script).routed("docker", "", "default", 0, "aa").
+		container("docker", "aa", "app", 0, "c0").ended("docker", "c0", 143, "Error")},
+	{"a backend that comes and goes, and a daemon that is killed all the time", new(script).
+		add("", "", &eventpb.Started{BootId: "b1"}).routed("docker", "", "default", 0, "aa").
+		add("", "docker", &eventpb.Health{Error: "refused"}).add("", "docker", &eventpb.Health{Up: true}).
+		add("", "", &eventpb.Started{BootId: "b1"}).
+		add("", "docker", &eventpb.Health{Error: "refused"}).add("", "docker", &eventpb.Health{Up: true}).
+		add("", "", &eventpb.Started{BootId: "b1"}).add("", "", &eventpb.Started{BootId: "b1"}).
+		add("", "docker", &eventpb.Health{Error: "no answer for 10s"}).add("", "docker", &eventpb.Health{Up: true}).
+		add("", "docker", &eventpb.Health{})},
+	{"one failing probe", new(script).routed("docker", "", "default", 0, "aa").container("docker", "aa", "app", 0, "c0").
+		add("", "docker", &eventpb.Probed{ContainerId: "c0", Count: 1, ExitCode: 1})},
+	{"a crash in the middle, and the second try", new(script).
+		add("", "", &eventpb.Started{BootId: "b1"}).
+		add("cut", "docker", &eventpb.Intent{Method: "RunPodSandbox", Pod: &eventpb.PodKey{Namespace: "default", Name: "web", Uid: "u"}}).
+		add("", "", &eventpb.Started{BootId: "b1"}).
+		add("cut", "docker", &eventpb.Outcome{Code: 10, Message: "undone after a crash: ask again", Recovered: true}).
+		routed("docker", "", "default", 0, "aa")},
 	{"under way", new(script).routed("docker", "", "default", 0, "aa").
 		add("x", "docker", &eventpb.Intent{Method: "CreateContainer", SandboxId: "aa", ContainerName: "app"})},
 }

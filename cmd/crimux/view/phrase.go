@@ -55,7 +55,8 @@ func outcomeWords(i *eventpb.Intent, out *eventpb.Outcome, o object, withTime bo
 		if out.GetSandbox() != nil || out.GetContainer() != nil {
 			left = o.name() + " is left of it"
 		}
-		return join("; ", join(": ", head, clean(out.GetMessage())), left)
+		// A message mostly has an id, and not the name that people know.
+		return join("; ", join(": ", head, join(", ", aboutWords(i, o)...), clean(out.GetMessage())), left)
 	}
 	about := aboutWords(i, o)
 	if i.GetMethod() == createContainer && o.containerID != "" {

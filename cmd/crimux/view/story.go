@@ -74,13 +74,14 @@ type facts struct {
 	// container was seen to end by itself.
 	found bool
 	ended *eventpb.Container
-	// gone is set where the object was seen to be there no more, cutShort
-	// where a crash kept an operation from an outcome of its own.
-	gone, cutShort bool
-	noticed        *eventpb.Noticed
-	probed         *eventpb.Probed
-	health         *eventpb.Health
-	run            run
+	// gone is set where the object was seen to be there no more, unready where
+	// a sandbox was seen to have ended, cutShort where a crash kept an
+	// operation from an outcome of its own.
+	gone, unready, cutShort bool
+	noticed                 *eventpb.Noticed
+	probed                  *eventpb.Probed
+	health                  *eventpb.Health
+	run                     run
 	// lost is set where the log lost events.
 	lost bool
 	// once is the result as it was before repeats of it were known.
@@ -129,6 +130,9 @@ type Teller struct {
 	down map[*Story]map[string]bool
 	// failed are the lines that a repeated failure may be like, by operation.
 	failed map[string]*Line
+	// ends are the containers of which it is known how they ended, or that they
+	// never began, so that it counts once.
+	ends map[string]bool
 	// takenOut is set when events are not in the log any more.
 	takenOut bool
 }
@@ -145,6 +149,7 @@ func NewTeller(pods []FoundPod) *Teller {
 		open:        make(map[string]*Line),
 		down:        make(map[*Story]map[string]bool),
 		failed:      make(map[string]*Line),
+		ends:        make(map[string]bool),
 	}
 	for _, p := range pods {
 		s := &Story{Namespace: p.Namespace, Name: p.Name, UID: p.UID}

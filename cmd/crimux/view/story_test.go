@@ -208,3 +208,28 @@ func TestStories(t *testing.T) {
 		})
 	}
 }
+
+// TestExitsAreCountedOnce: how a container ended is known once, though it is
+// found anew, and one that never began has not ended.
+func TestExitsAreCountedOnce(t *testing.T) {
+	for name, want := range map[string]int{
+		"given up, and there again":                                        1,
+		"a command that there is not, seen after the answer and before it": 0,
+		"out of memory twice":                                              2,
+		"an error once, and a stop that is none":                           1,
+	} {
+		found := false
+		for _, x := range explained {
+			if x.name != name {
+				continue
+			}
+			found = true
+			if got := stories(t, x.log.events, "u")[0].Exits; got != want {
+				t.Errorf("%s: %d exits, want %d", name, got, want)
+			}
+		}
+		if !found {
+			t.Errorf("there is no story %q", name)
+		}
+	}
+}

@@ -85,8 +85,27 @@ func (t *Teller) outcome(s *Story, o object, e *eventpb.Event, out *eventpb.Outc
 	if l.Failed {
 		t.failed[e.GetOp()], l.once = l, l.Result
 	}
-	if !l.Failed && l.Event == startContainer && o.attempt > 0 {
-		s.Restarts++
+	if l.Event == startContainer {
+		t.start(s, l, o)
+	}
+}
+
+// start learns whether a container began.
+func (t *Teller) start(s *Story, l *Line, o object) {
+	t.ends[o.containerID] = l.Failed
+	if !l.Failed {
+		if o.attempt > 0 {
+			s.Restarts++
+		}
+		return
+	}
+	// Runtimes have an exit code for what never ran, too; it may have been seen
+	// before the answer came.
+	for _, seen := range s.Lines {
+		if seen.ended != nil && seen.ContainerID == o.containerID && seen.Seq > l.Seq {
+			seen.ended = nil
+			s.Exits--
+		}
 	}
 }
 
@@ -116,8 +135,9 @@ func (t *Teller) observed(s *Story, o object, before *store.State, e *eventpb.Ev
 	l.Failed = o.failed(before)
 	l.gone = o.gone
 	l.found = o.sandbox != nil && before.Sandbox(o.sandboxID) == nil
-	if l.Failed {
-		l.ended = o.ctr
+	l.unready = o.sandbox.GetState() == eventpb.SandboxState_SANDBOX_STATE_NOTREADY && !l.found
+	if l.Failed && !t.ends[o.containerID] {
+		l.ended, t.ends[o.containerID] = o.ctr, true
 		s.Exits++
 	}
 	ended := ""
