@@ -82,7 +82,7 @@ func (c *collector) inspect(t *testing.T) {
 	if len(got[attrHash]) != 64 || r.GetEventName() != "crimux.outcome" || r.GetSeverityText() != "WARN" || r.GetTimeUnixNano() == 0 {
 		t.Errorf("got %v", r)
 	}
-	if body := r.GetBody().GetStringValue(); body != "PullImage NotFound in 2ms: not found" {
+	if body := r.GetBody().GetStringValue(); body != "PullImage NotFound in 2ms: image app:1: not found" {
 		t.Errorf("the body is %q", body)
 	}
 	if c.resource["service.name"] != "crimux" || c.resource["service.version"] != "1" || c.resource["host.name"] == "" {

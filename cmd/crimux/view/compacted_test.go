@@ -35,7 +35,7 @@ func TestBeginningTakenOut(t *testing.T) {
 	if !strings.Contains(out.String(), "its b"+cut) || !strings.Contains(said, "The beginning of its story was taken out of the log") {
 		t.Errorf("it is not said:\n%s\n%s", out.String(), said)
 	}
-	for _, want := range []string{"default/web is READY on docker, in sandbox aa.", "Container app ended by itself once"} {
+	for _, want := range []string{"default/web is READY on docker, in sandbox aa.", "Container app ended unasked once"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("%q is not in\n%s", want, said)
 		}
@@ -66,7 +66,7 @@ func TestRepeats(t *testing.T) {
 	stub(40, 20*time.Second)
 	got := stories(t, s.events, "web")[0]
 	l := got.Lines[len(got.Lines)-1]
-	if l.Repeats != 41 || l.Result != "NotFound: there is none; 41 times more, the last at 1970-01-01T00:00:20.000Z" {
+	if l.Repeats != 41 || l.Result != "NotFound: image app:1: there is none; 41 times more, the last at 1970-01-01T00:00:20.000Z" {
 		t.Errorf("got %d, %q", l.Repeats, l.Result)
 	}
 	said := strings.Join(view.Explain(got, time.Time{}), "\n")

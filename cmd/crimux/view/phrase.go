@@ -51,12 +51,12 @@ func outcomeWords(i *eventpb.Intent, out *eventpb.Outcome, o object, withTime bo
 		head = "recovered: " + head
 	}
 	if out.GetCode() != 0 {
-		left := ""
-		if out.GetSandbox() != nil || out.GetContainer() != nil {
-			left = o.name() + " is left of it"
-		}
 		// A message mostly has an id, and not the name that people know.
-		return join("; ", join(": ", head, join(", ", aboutWords(i, o)...), clean(out.GetMessage())), left)
+		about, left := join(", ", aboutWords(i, o)...), ""
+		if out.GetSandbox() != nil || out.GetContainer() != nil {
+			about, left = "", o.name()+" is left of it"
+		}
+		return join("; ", join(": ", head, about, clean(out.GetMessage())), left)
 	}
 	about := aboutWords(i, o)
 	if i.GetMethod() == createContainer && o.containerID != "" {
