@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -135,7 +136,7 @@ func (b *bench) runSuite(ctx context.Context, e engine, suite string, t tests) e
 		Folder: "test/" + suite, Env: e.env,
 		Command: []string{
 			binAt + "/" + suite + ".test", "-test.timeout", suiteTimeout,
-			"-test.run", t.pattern, "-test.skip", e.skip, "-test.count", strconv.Itoa(t.count),
+			"-test.run", cmp.Or(t.pattern, e.only[suite]), "-test.skip", e.skip, "-test.count", strconv.Itoa(t.count),
 		},
 	}
 	cmd, err := j.command(ctx)

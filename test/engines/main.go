@@ -38,6 +38,8 @@ type engine struct {
 	env []string
 	// skip is a regular expression of tests that cannot pass beside it.
 	skip string
+	// only has, by suite, a regular expression of the tests that run on it where it is not all of them.
+	only map[string]string
 }
 
 var engines = []engine{
@@ -45,8 +47,12 @@ var engines = []engine{
 	// Its containerd, 2.1, now and then keeps a task whose StartContainer lost its caller, and then refuses for ever to
 	// remove the pod ("cannot delete running task"). That is nothing of Docker's, and the machine's own has the test.
 	{name: "sid", release: "sid", suites: []string{"dockerparts", "docker", "e2e"}, skip: "^TestKilledAtAnyMomentOfPassThrough$"},
-	// Images in containerd have other ids, and nothing else changes: the suite that looks at images is enough.
-	{name: "sid-store", release: "sid", suites: []string{"docker"}, env: []string{"CRIMUX_LAB_CONTAINERD_STORE=1"}},
+	// Images in containerd have other ids, and nothing else changes: the suite that looks at images is enough, and what
+	// brings them from one runtime to the other.
+	{
+		name: "sid-store", release: "sid", suites: []string{"docker", "e2e"}, env: []string{"CRIMUX_LAB_CONTAINERD_STORE=1"},
+		only: map[string]string{"e2e": "^TestImageOnlyIn(Docker|Containerd)$"},
+	},
 }
 
 // tests says which tests of a suite run, and how often.
@@ -72,7 +78,7 @@ func main() {
 func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("engines", flag.ContinueOnError)
 	var t tests
-	flags.StringVar(&t.pattern, "run", "", "run only the tests that match this regular expression")
+	flags.StringVar(&t.pattern, "run", "", "run the tests that match this regular expression, instead of those that are meant for an engine")
 	flags.IntVar(&t.count, "count", 1, "run each test this many times")
 	fresh := flags.Bool("fresh", false, "make the roots anew, with the releases' packages of today")
 	if err := flags.Parse(args); err != nil {
