@@ -122,7 +122,7 @@ func (p *planner) next(e *eventpb.Event, size int64) {
 			p.kept(seq, size)
 			p.outcome(e, k.Outcome, op)
 		}
-	case *eventpb.Event_Started, *eventpb.Event_Policy, *eventpb.Event_Health, *eventpb.Event_Salvaged:
+	case *eventpb.Event_Started, *eventpb.Event_Stopped, *eventpb.Event_Policy, *eventpb.Event_Health, *eventpb.Event_Salvaged:
 		if seq >= p.since {
 			p.kept(seq, size)
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -54,14 +55,19 @@ func longHistory() []*eventpb.Event {
 	return h.events
 }
 
-// newCompactedNode makes a node from whose log the first half hour was taken
-// out, but for the story of the pod that lives.
+// newCompactedNode makes a node with longHistory, from whose log the first half
+// hour was taken out, but for the story of the pod that lives.
 func newCompactedNode(t *testing.T) *node {
+	t.Helper()
+	return compactedNode(t, longHistory())
+}
+
+func compactedNode(t *testing.T, events []*eventpb.Event) *node {
 	t.Helper()
 	n := newBareNode(t)
 	o := store.Options{NoSync: true, Tick: time.Millisecond, Now: func() time.Time { return noon.Add(33 * time.Minute) }}
 	n.withLog(o, func(l *store.Log) {
-		if _, err := l.Append(longHistory()...).Wait(t.Context()); err != nil {
+		if _, err := l.Append(events...).Wait(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -199,5 +205,40 @@ func TestExportFromAmongTakenOut(t *testing.T) {
 		if got := n.crimux("state", "--json", "--file", later); got != want {
 			t.Errorf("of an export from event %s on: %+v, want %+v", since, got, want)
 		}
+	}
+}
+
+// TestRunsOfTheDaemonStayTold: which end of the daemon was in order and which was
+// not is told as before, though other pods' events between them were taken out.
+func TestRunsOfTheDaemonStayTold(t *testing.T) {
+	h := &history{}
+	started := func(after time.Duration) {
+		h.add(after, "", &eventpb.Event{Kind: &eventpb.Event_Started{Started: &eventpb.Started{Version: "1", Pid: 7, BootId: "b"}}})
+	}
+	other := func(after time.Duration, id string) {
+		pod := &eventpb.PodKey{Namespace: "default", Name: "other", Uid: "uid-" + id}
+		h.done(after, &eventpb.Intent{Method: "RunPodSandbox", Pod: pod}, &eventpb.Outcome{Id: id})
+		h.done(after, &eventpb.Intent{Method: "RemovePodSandbox", Pod: pod, SandboxId: id}, &eventpb.Outcome{})
+	}
+	lives := &eventpb.PodKey{Namespace: "default", Name: "lives", Uid: "uid-lives"}
+	started(0)
+	h.done(time.Minute, &eventpb.Intent{Method: "RunPodSandbox", Pod: lives}, &eventpb.Outcome{Id: "11fe0000"})
+	started(2 * time.Minute) // It was killed, and so it was before minute 6.
+	other(3*time.Minute, "0b0b0001")
+	h.add(3*time.Minute, "", &eventpb.Event{Kind: &eventpb.Event_Stopped{Stopped: &eventpb.Stopped{Reason: "shutdown"}}})
+	started(4 * time.Minute)
+	other(5*time.Minute, "0b0b0002")
+	started(6 * time.Minute)
+	h.done(30*time.Minute, &eventpb.Intent{Method: "CreateContainer", Pod: lives, SandboxId: "11fe0000", ContainerName: "app"}, &eventpb.Outcome{Id: "c0ffee00"})
+	n := compactedNode(t, h.events)
+	out := n.crimux("timeline", "lives", "--absolute").out
+	var kills []string
+	for line := range strings.Lines(out) {
+		if strings.Contains(line, "the daemon was killed before this") {
+			kills = append(kills, strings.Fields(line)[0])
+		}
+	}
+	if !slices.Equal(kills, []string{"2026-05-01T12:02:00.000Z", "2026-05-01T12:06:00.000Z"}) {
+		t.Errorf("killed at %v:\n%s", kills, out)
 	}
 }

@@ -21,16 +21,18 @@ const (
 	rebooted
 )
 
-// runs tells the daemon's runs apart. It must be given all events.
-type runs struct{ running bool }
+// runs tells the daemon's runs apart. It must be given all events that there
+// are. Where the first of them are not, what only a daemon records tells that one
+// was running.
+type runs struct{ running, known bool }
 
 func (r *runs) next(before *store.State, e *eventpb.Event) run {
 	switch k := e.GetKind().(type) {
 	case *eventpb.Event_Stopped:
-		r.running = false
+		r.running, r.known = false, true
 	case *eventpb.Event_Started:
 		was := r.running
-		r.running = true
+		r.running, r.known = true, true
 		boot := k.Started.GetBootId()
 		switch {
 		case before.BootID() != "" && boot != "" && boot != before.BootID():
@@ -40,6 +42,9 @@ func (r *runs) next(before *store.State, e *eventpb.Event) run {
 		case before.BootID() != "":
 			return ended
 		}
+	case *eventpb.Event_Intent, *eventpb.Event_Step, *eventpb.Event_Outcome, *eventpb.Event_Observed, *eventpb.Event_Health,
+		*eventpb.Event_Policy, *eventpb.Event_Called, *eventpb.Event_Probed, *eventpb.Event_Noticed:
+		r.running = r.running || !r.known
 	}
 	return same
 }

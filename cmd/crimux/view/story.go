@@ -195,11 +195,10 @@ func (s *Story) made(sandbox string) *Line {
 
 // Add takes in an event that came after the state before.
 func (t *Teller) Add(before *store.State, e *eventpb.Event) {
+	run := t.runs.next(before, e)
 	switch k := e.GetKind().(type) {
 	case *eventpb.Event_Started:
-		t.started(before, e, k.Started)
-	case *eventpb.Event_Stopped:
-		t.runs.next(before, e)
+		t.started(before, e, k.Started, run)
 	case *eventpb.Event_Health:
 		t.health(before, e, k.Health)
 	case *eventpb.Event_Salvaged:

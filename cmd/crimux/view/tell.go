@@ -155,8 +155,7 @@ func (t *Teller) observed(s *Story, o object, before *store.State, e *eventpb.Ev
 
 // started tells the pods that there were of a crash or a reboot. A restart in
 // order is no part of a pod's story.
-func (t *Teller) started(before *store.State, e *eventpb.Event, st *eventpb.Started) {
-	r := t.runs.next(before, e)
+func (t *Teller) started(before *store.State, e *eventpb.Event, st *eventpb.Started, r run) {
 	if r != killed && r != rebooted {
 		return
 	}
