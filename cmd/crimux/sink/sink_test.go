@@ -276,6 +276,22 @@ func TestLongDetail(t *testing.T) {
 	}
 }
 
+// TestDocumentedAttributes: docs/events.md names them all.
+func TestDocumentedAttributes(t *testing.T) {
+	doc, err := os.ReadFile("../../../docs/events.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, attr := range []string{
+		attrSeq, attrHash, attrKind, attrOp, attrBackend, attrMethod, attrCode, attrMessage, attrDuration, attrSandbox, attrDetail, attrTruncated,
+		attrContainer, attrName, attrPod, attrUID, attrNamespace,
+	} {
+		if !strings.Contains(string(doc), "`"+attr+"`") {
+			t.Errorf("%s is not in docs/events.md", attr)
+		}
+	}
+}
+
 // TestClosedLog ends the sink.
 func TestClosedLog(t *testing.T) {
 	c, b := newCollector(t), newBench(t)
