@@ -41,18 +41,9 @@ explained, the newest last.
   crimux explain web --file report.jsonl --absolute`,
 		Args:              exactlyOne("POD"),
 		ValidArgsFunction: completePod,
-		RunE: func(c *cobra.Command, args []string) error {
-			if args[0] == "" {
-				return usageError{fmt.Errorf("%s: POD is empty", c.CommandPath())}
-			}
-			return reading(c, absolute, func(src *source, out *output) error {
-				stories, err := tellStories(src, args[0])
-				if err != nil {
-					return err
-				}
-				return printExplanations(out, stories, asJSON)
-			})
-		},
+		RunE: aboutPod(&absolute, func(out *output, stories []*view.Story) error {
+			return printExplanations(out, stories, asJSON)
+		}),
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON, one object per pod")
 	c.Flags().BoolVar(&absolute, "absolute", false, "say times as RFC 3339 instead of relative to now")

@@ -39,23 +39,31 @@ The steps of an operation follow it, each with the time since the one before.
   crimux timeline 4f5e6a7b8c9d --json | jq '.lines[] | select(.failed)'`,
 		Args:              exactlyOne("POD"),
 		ValidArgsFunction: completePod,
-		RunE: func(c *cobra.Command, args []string) error {
-			if args[0] == "" {
-				return usageError{fmt.Errorf("%s: POD is empty", c.CommandPath())}
-			}
-			return reading(c, absolute, func(src *source, out *output) error {
-				stories, err := tellStories(src, args[0])
-				if err != nil {
-					return err
-				}
-				return printStories(out, stories, asJSON)
-			})
-		},
+		RunE: aboutPod(&absolute, func(out *output, stories []*view.Story) error {
+			return printStories(out, stories, asJSON)
+		}),
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON, one object per pod")
 	c.Flags().BoolVar(&absolute, "absolute", false, "print times as RFC 3339 instead of since the beginning")
 	addFile(c)
 	return c
+}
+
+// aboutPod is a command that prints something about the pod that its argument
+// names.
+func aboutPod(absolute *bool, print func(*output, []*view.Story) error) func(*cobra.Command, []string) error {
+	return func(c *cobra.Command, args []string) error {
+		if args[0] == "" {
+			return usageError{fmt.Errorf("%s: POD is empty", c.CommandPath())}
+		}
+		return reading(c, *absolute, func(src *source, out *output) error {
+			stories, err := tellStories(src, args[0])
+			if err != nil {
+				return err
+			}
+			return print(out, stories)
+		})
+	}
 }
 
 // tellStories reads the log twice: which pod an id belongs to is known only

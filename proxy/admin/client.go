@@ -61,9 +61,10 @@ func (c *Client) Follow(ctx context.Context, from uint64, fn func(store.Record) 
 	return err
 }
 
-// State returns the present state, without the data of steps.
-func (c *Client) State(ctx context.Context) (*eventpb.State, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://crimux"+statePath, nil)
+// ask sends a request, and returns the answer where it has the status wanted.
+// What the daemon refuses comes as an error in its words.
+func (c *Client) ask(ctx context.Context, method, path string, body []byte, want int) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://crimux"+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
@@ -71,10 +72,30 @@ func (c *Client) State(ctx context.Context) (*eventpb.State, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ask the daemon: %w", err)
 	}
+	if resp.StatusCode == want {
+		return resp, nil
+	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
+	if resp.StatusCode != http.StatusBadRequest && resp.StatusCode != http.StatusConflict {
 		return nil, fmt.Errorf("ask the daemon: %s", resp.Status)
 	}
+	words, err := io.ReadAll(io.LimitReader(resp.Body, maxWords))
+	if err != nil {
+		return nil, fmt.Errorf("read the daemon's answer: %w", err)
+	}
+	return nil, errors.New(strings.TrimSpace(string(words)))
+}
+
+// maxWords bounds an error message of the daemon's.
+const maxWords = 1 << 16
+
+// State returns the present state, without the data of steps.
+func (c *Client) State(ctx context.Context) (*eventpb.State, error) {
+	resp, err := c.ask(ctx, http.MethodGet, statePath, nil, http.StatusOK)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxState))
 	if err != nil {
 		return nil, fmt.Errorf("read the daemon's answer: %w", err)
@@ -96,28 +117,12 @@ func (c *Client) Forget(ctx context.Context, backend string, f *eventpb.Forgotte
 	if err != nil {
 		return err
 	}
-	url := "http://crimux" + forgetPath + "?dry=" + strconv.FormatBool(dry)
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
+	resp, err := c.ask(ctx, http.MethodPost, forgetPath+"?dry="+strconv.FormatBool(dry), body, http.StatusNoContent)
 	if err != nil {
 		return err
 	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return fmt.Errorf("ask the daemon: %w", err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode == http.StatusNoContent {
-		return nil
-	}
-	words, err := io.ReadAll(io.LimitReader(resp.Body, maxWords))
-	if err != nil {
-		return fmt.Errorf("read the daemon's answer: %w", err)
-	}
-	return errors.New(strings.TrimSpace(string(words)))
+	return resp.Body.Close()
 }
-
-// maxWords bounds an error message of the daemon's.
-const maxWords = 1 << 16
 
 // Close lets go of the connection.
 func (c *Client) Close() error {
@@ -126,19 +131,12 @@ func (c *Client) Close() error {
 }
 
 func (c *Client) read(ctx context.Context, from uint64, follow bool, fn func(store.Record) error) error {
-	url := "http://crimux" + recordsPath + "?from=" + strconv.FormatUint(from, 10) + "&follow=" + strconv.FormatBool(follow)
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	path := recordsPath + "?from=" + strconv.FormatUint(from, 10) + "&follow=" + strconv.FormatBool(follow)
+	resp, err := c.ask(ctx, http.MethodGet, path, nil, http.StatusOK)
 	if err != nil {
 		return err
 	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return fmt.Errorf("ask the daemon: %w", err)
-	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("ask the daemon: %s", resp.Status)
-	}
 	body := bufio.NewReaderSize(resp.Body, 1<<16)
 	for {
 		r, err := next(body)

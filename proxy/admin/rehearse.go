@@ -2,14 +2,12 @@ package admin
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"strings"
 
 	"google.golang.org/grpc/status"
 
@@ -90,22 +88,11 @@ func (c *Client) Rehearse(ctx context.Context, what proxy.RehearsalRequest, tell
 	if err != nil {
 		return nil, err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://crimux"+rehearsePath, bytes.NewReader(body))
+	resp, err := c.ask(ctx, http.MethodPost, rehearsePath, body, http.StatusOK)
 	if err != nil {
 		return nil, err
 	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return nil, fmt.Errorf("ask the daemon: %w", err)
-	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		words, err := io.ReadAll(io.LimitReader(resp.Body, maxWords))
-		if err != nil {
-			return nil, fmt.Errorf("read the daemon's answer: %w", err)
-		}
-		return nil, errors.New(strings.TrimSpace(string(words)))
-	}
 	return readRehearsal(resp.Body, tell)
 }
 

@@ -87,56 +87,45 @@ func KindOf(e *eventpb.Event) string {
 	return "unknown"
 }
 
+// messageOf returns the message of an event's kind; of an unknown kind one that
+// is empty.
+func messageOf(e *eventpb.Event) proto.Message {
+	m := e.ProtoReflect()
+	if f := m.WhichOneof(kindOneof); f != nil {
+		return m.Get(f).Message().Interface()
+	}
+	return (*eventpb.Started)(nil)
+}
+
 // NewRecord returns the record of an event that came after the state before.
 func NewRecord(before *store.State, e *eventpb.Event) (Record, error) {
 	r := Record{Seq: e.GetSeq(), Time: Exact(time.Unix(0, e.GetTime())), Op: e.GetOp(), Backend: e.GetBackend(), MinReader: e.GetMinReader()}
 	r.Kind = KindOf(e)
 	r.Method = before.Operation(e.GetOp()).GetIntent().GetMethod()
 	r.of(objectsOf(before, e))
-	var message proto.Message
+	message := messageOf(e)
 	switch k := e.GetKind().(type) {
-	case *eventpb.Event_Started:
-		message = k.Started
-	case *eventpb.Event_Stopped:
-		message = k.Stopped
 	case *eventpb.Event_Intent:
-		message = k.Intent
 		r.Method = k.Intent.GetMethod()
 	case *eventpb.Event_Step:
 		message = withoutData(k.Step)
 	case *eventpb.Event_Outcome:
-		message = k.Outcome
 		r.ended(k.Outcome.GetCode(), k.Outcome.GetDuration())
 		r.Message = k.Outcome.GetMessage()
-	case *eventpb.Event_Observed:
-		message = k.Observed
 	case *eventpb.Event_Health:
-		message = k.Health
 		r.Message = k.Health.GetError()
-	case *eventpb.Event_Policy:
-		message = k.Policy
 	case *eventpb.Event_Called:
-		message = k.Called
 		r.Method = k.Called.GetMethod()
 		r.ended(k.Called.GetCode(), k.Called.GetDuration())
 	case *eventpb.Event_Probed:
-		message = k.Probed
 		r.Method, r.Code = execSync, codeName(k.Probed.GetCode())
 	case *eventpb.Event_Noticed:
-		message = k.Noticed
 		r.Message = k.Noticed.GetMessage()
-	case *eventpb.Event_Forgotten:
-		message = k.Forgotten
-	case *eventpb.Event_Compacted:
-		message = k.Compacted
 	case *eventpb.Event_Salvaged:
-		message = k.Salvaged
 		r.Message = k.Salvaged.GetCause()
 	case *eventpb.Event_Snapshot:
 		// Its state has the data of steps: only an export has it, and strips it.
 		message = &eventpb.Snapshot{Fold: k.Snapshot.GetFold()}
-	default:
-		message = (*eventpb.Started)(nil)
 	}
 	detail, err := protojson.Marshal(message)
 	if err != nil {
