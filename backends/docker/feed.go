@@ -90,7 +90,7 @@ func (f *feed) run(ctx context.Context) error {
 	syncing := true
 	busy.Go(func() { send(ctx, synced, f.sync(ctx)) })
 	busy.Go(func() { send(ctx, looked, f.look(ctx)) })
-	busy.Go(func() { f.watchEnds(ctx) })
+	busy.Go(func() { (&endWatch{server: f.server}).run(ctx) })
 	audit := time.NewTicker(auditEvery)
 	defer audit.Stop()
 	for {
@@ -298,6 +298,7 @@ func (s *server) forget(id string) {
 	s.cache.drop(id)
 	s.logs.forget(id)
 	s.memory.forget(id)
+	s.pointed.forget(id)
 }
 
 // resumeLogs takes on the logs of all containers: of those that run, and of

@@ -114,6 +114,7 @@ func (s *server) newFound(c container.InspectResponse, asked time.Time) (f *foun
 	// Nobody needs it, and it may hold secrets.
 	c.Config.Env = nil
 	c.State.OOMKilled = c.State.OOMKilled || s.memory.has(c.ID)
+	s.pointed.correct(c.ID, c.State)
 	f = &found{InspectResponse: c, object: o, asked: asked}
 	if f.kind == typeContainer {
 		f.user = s.firstUser(f)

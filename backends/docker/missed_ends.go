@@ -3,7 +3,10 @@ package docker
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
+
+	"github.com/docker/docker/api/types/container"
 )
 
 // dockerd knows from its containerd's events that a container has ended. It
@@ -22,50 +25,60 @@ const (
 	endsSignal = "CONT"
 )
 
-// watchEnds points the Engine at the ends that it has missed, until ctx is
-// done.
-func (s *server) watchEnds(ctx context.Context) {
+// endWatch looks for ends that the Engine has missed.
+type endWatch struct {
+	*server
+	// due are the containers that the Engine shows as running and whose process
+	// has ended, with when to do something about it.
+	due map[string]time.Time
+	// sees is set once the process of any container was there: who is in a pid
+	// namespace of its own sees none, and must not take all for dead.
+	sees bool
+}
+
+// run points the Engine at the ends that it has missed, until ctx is done.
+func (w *endWatch) run(ctx context.Context) {
 	tick := time.NewTicker(endsEvery)
 	defer tick.Stop()
-	due := map[string]time.Time{}
 	for {
-		var missed []string
 		select {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
-			due, missed = s.missedEnds(due, now)
-		}
-		for _, id := range missed {
-			if err := s.pointAtEnd(ctx, id); err != nil {
-				// Its containerd is still away, for one.
-				due[id] = time.Now().Add(endsGrace)
+			for _, id := range w.missed(now) {
+				if err := w.pointAtEnd(ctx, id); err != nil {
+					// Its containerd is still away, for one.
+					w.due[id] = time.Now().Add(endsGrace)
+				}
 			}
 		}
 	}
 }
 
-// missedEnds returns the containers that the Engine shows as running and whose
-// process has ended, each with when to do something about it, and those for
-// which it is time. before is what it returned last.
-func (s *server) missedEnds(before map[string]time.Time, now time.Time) (due map[string]time.Time, missed []string) {
-	due = map[string]time.Time{}
+// missed returns the containers at which the Engine is to be pointed now.
+func (w *endWatch) missed(now time.Time) (ids []string) {
+	before := w.due
+	w.due = map[string]time.Time{}
 	for _, kind := range []string{typeSandbox, typeContainer} {
-		for _, f := range s.cache.all(kind) {
-			if !f.State.Running || !s.processEnded(f) {
+		for _, f := range w.cache.all(kind) {
+			if !f.State.Running {
+				continue
+			}
+			if !w.processEnded(f) {
+				w.sees = true
 				continue
 			}
 			at, known := before[f.ID]
 			switch {
 			case !known:
 				at = now.Add(endsGrace)
-			case !now.Before(at):
-				missed, at = append(missed, f.ID), now.Add(endsAgain)
+			case w.sees && !now.Before(at):
+				ids, at = append(ids, f.ID), now.Add(endsAgain)
 			}
-			due[f.ID] = at
+			w.due[f.ID] = at
 		}
 	}
-	return due, missed
+	return ids
 }
 
 // processEnded tells whether the container's first process is no more; its
@@ -86,5 +99,49 @@ func (s *server) pointAtEnd(ctx context.Context, id string) error {
 		return nil
 	}
 	s.log.Warn("the docker engine has missed the end of a container and is pointed at it", "container", id)
+	s.pointed.note(id, time.Now())
 	return s.engine.ContainerKill(ctx, id, endsSignal)
+}
+
+// pointedAt are the containers whose end the Engine was pointed at, since when
+// they were known to have ended.
+type pointedAt struct {
+	mu  sync.Mutex
+	ids map[string]time.Time
+}
+
+func newPointedAt() *pointedAt { return &pointedAt{ids: map[string]time.Time{}} }
+
+func (p *pointedAt) note(id string, at time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, known := p.ids[id]; !known {
+		p.ids[id] = at
+	}
+}
+
+// forget lets go of a removed container.
+func (p *pointedAt) forget(id string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.ids, id)
+}
+
+const (
+	// exitUnknown is what runtimes give where there is no exit code.
+	exitUnknown = 255
+	whyUnknown  = "the docker engine has missed its end, and does not know how it came"
+)
+
+// correct takes back what the Engine made up. Where its containerd, too, has
+// forgotten the end, newer Engines show a success at the moment at which they
+// looked.
+func (p *pointedAt) correct(id string, st *container.State) {
+	p.mu.Lock()
+	at, ended := p.ids[id]
+	p.mu.Unlock()
+	again := engineTime(st.StartedAt).After(at)
+	if ended && !again && !st.Running && st.ExitCode == 0 && engineTime(st.FinishedAt).After(at) {
+		st.ExitCode, st.Error = exitUnknown, whyUnknown
+	}
 }

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/docker/docker/api/types/container"
+
 	"github.com/crimux/crimux/backends"
 )
 
@@ -33,24 +35,24 @@ func TestMissedEnds(t *testing.T) {
 	b.resync(t)
 
 	now := time.Now()
-	due, missed := b.missedEnds(nil, now)
-	if len(missed) != 0 {
-		t.Errorf("at once: %q", missed)
+	blind, w := &endWatch{server: b.server}, &endWatch{server: b.server}
+	if got := w.missed(now); len(got) != 0 {
+		t.Errorf("at once: %q", got)
 	}
 	if err := b.engine.end("end", told); err != nil {
 		t.Fatal(err)
 	}
 	b.resync(t)
-	due, missed = b.missedEnds(due, now.Add(endsGrace))
-	slices.Sort(missed)
-	if want := []string{reused, gone}; !slices.Equal(missed, want) {
-		t.Errorf("after the grace: %q, want %q", missed, want)
+	got := w.missed(now.Add(endsGrace))
+	slices.Sort(got)
+	if want := []string{reused, gone}; !slices.Equal(got, want) {
+		t.Errorf("after the grace: %q, want %q", got, want)
 	}
-	if _, missed = b.missedEnds(due, now.Add(endsGrace+endsEvery)); len(missed) != 0 {
-		t.Errorf("while the engine looks: %q", missed)
+	if got := w.missed(now.Add(endsGrace + endsEvery)); len(got) != 0 {
+		t.Errorf("while the engine looks: %q", got)
 	}
-	if _, missed = b.missedEnds(due, now.Add(endsGrace+endsAgain)); len(missed) != 2 {
-		t.Errorf("as it has found nothing: %q", missed)
+	if got := w.missed(now.Add(endsGrace + endsAgain)); len(got) != 2 {
+		t.Errorf("as it has found nothing: %q", got)
 	}
 
 	b.trace.effects()
@@ -65,5 +67,43 @@ func TestMissedEnds(t *testing.T) {
 	b.fail("point at "+gone, errInjected)
 	if err := b.pointAtEnd(t.Context(), gone); err == nil {
 		t.Error("that the engine refuses to look must be told")
+	}
+
+	// Where no process can be seen, none is known to have ended.
+	b.node.proc = procFS(t.TempDir())
+	blind.missed(now)
+	if got := blind.missed(now.Add(endsGrace)); len(got) != 0 {
+		t.Errorf("from another pid namespace: %q", got)
+	}
+}
+
+// TestMadeUpSuccess: an end that the Engine was pointed at and that seems to
+// have come after that is one that it knows nothing of.
+func TestMadeUpSuccess(t *testing.T) {
+	p := newPointedAt()
+	at := time.Now()
+	p.note("pointed", at)
+	p.note("pointed", at.Add(time.Hour))
+	for _, c := range []struct {
+		id                string
+		started, finished time.Duration
+		code, want        int
+	}{
+		{"pointed", -time.Hour, time.Second, 0, exitUnknown},
+		{"pointed", -time.Hour, time.Second, 137, 137},
+		{"pointed", -time.Hour, -time.Second, 0, 0}, // its containerd did know
+		{"pointed", time.Second, time.Minute, 0, 0}, // somebody has started it again
+		{"other", -time.Hour, time.Second, 0, 0},
+	} {
+		st := &container.State{ExitCode: c.code}
+		st.StartedAt, st.FinishedAt = at.Add(c.started).Format(time.RFC3339Nano), at.Add(c.finished).Format(time.RFC3339Nano)
+		if p.correct(c.id, st); st.ExitCode != c.want || (st.Error != "") != (c.want != c.code) {
+			t.Errorf("%+v: became %d, %q", c, st.ExitCode, st.Error)
+		}
+	}
+	p.forget("pointed")
+	st := &container.State{FinishedAt: at.Add(time.Second).Format(time.RFC3339Nano)}
+	if p.correct("pointed", st); st.ExitCode != 0 {
+		t.Error("it is not forgotten")
 	}
 }

@@ -24,6 +24,7 @@ type server struct {
 	gaps     *logGaps
 	logs     *containerLogs
 	memory   *memoryKills
+	pointed  *pointedAt
 	streams  *streaming.Server
 	pods     *attachments
 	collect  bool // CollectNetworks does something
