@@ -3,7 +3,8 @@
 // Every event arrives at least once, in order, with its sequence number as the
 // key: what the collector has acknowledged is noted in a file, from which
 // shipping goes on after a restart; what was acknowledged just before a crash
-// may come again.
+// may come again. An event that the collector refuses for good, while it takes
+// others, is given up, which is logged with its number.
 //
 // A sink reads what is in the log already and never stands in the way of what
 // writes to it: it holds one batch in memory, and while a collector is away or
