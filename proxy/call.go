@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -124,8 +125,24 @@ func guard(ctx context.Context, m *backends.Member, method *method) (context.Con
 		return guarded, cancel
 	}
 	late := status.Errorf(codes.Unavailable, "backend %q has not answered %s for %s", m.Name(), method.name, m.Patience())
-	bounded, stop := context.WithTimeoutCause(guarded, m.Patience(), late)
-	return bounded, func() { stop(); cancel() }
+	// Not a deadline, which the backend would be told: one that ends a stream
+	// in good order when its time is over would have half a list look whole.
+	bounded, stop := context.WithCancelCause(guarded)
+	timer := time.AfterFunc(m.Patience(), func() { stop(late) })
+	return bounded, func() { timer.Stop(); stop(nil); cancel() }
+}
+
+// over is the error of a call whose own time is over: to the moment, since the
+// backends know it too, and one may end a stream in good order for it.
+func over(ctx context.Context) error {
+	err := ctx.Err()
+	if deadline, ok := ctx.Deadline(); ok && err == nil && !time.Now().Before(deadline) {
+		err = context.DeadlineExceeded
+	}
+	if err == nil {
+		return nil
+	}
+	return status.FromContextError(err).Err()
 }
 
 // merged tells whether the backends' answers to a method are merged.

@@ -49,8 +49,8 @@ func (s *Server) streamList(ctx context.Context, m *method, req *backends.Frame,
 		wg.Go(func() { parts[i] = gather(ctx, member, m, req, b) })
 	}
 	wg.Wait()
-	if ctx.Err() != nil {
-		return status.FromContextError(ctx.Err()).Err()
+	if err := over(ctx); err != nil {
+		return err
 	}
 	l, err := s.merge(m.unary, msg, parts)
 	if err == nil {
@@ -122,7 +122,8 @@ func gather(ctx context.Context, m *backends.Member, method *method, req *backen
 	if status.Code(p.err) == codes.Unimplemented {
 		return p.unary(ctx, method, req)
 	}
-	if p.err != nil && guarded.Err() != nil && ctx.Err() == nil {
+	if guarded.Err() != nil && ctx.Err() == nil {
+		// However it ended: what was broken off is no list.
 		p.err = context.Cause(guarded)
 	}
 	for _, f := range p.messages {
