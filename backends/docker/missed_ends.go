@@ -3,6 +3,8 @@ package docker
 import (
 	"context"
 	"errors"
+	"os"
+	"strconv"
 	"sync"
 	"time"
 
@@ -14,8 +16,11 @@ import (
 // connected again, shows such a container as running for ever, and the kubelet
 // never starts another. A signal to a process that is not there makes it look.
 const (
-	// endsEvery lies between two looks at the containers' processes.
-	endsEvery = 2 * time.Second
+	// endsEvery lies between two looks at the containers' processes; each
+	// endsThorough-th look is at whose they are, too, which takes twenty times
+	// as long.
+	endsEvery    = 2 * time.Second
+	endsThorough = 15
 	// endsGrace is how long the Engine has to tell of an end by itself.
 	endsGrace = 3 * time.Second
 	// endsAgain is how long it has to find one that it was pointed at. It
@@ -34,6 +39,8 @@ type endWatch struct {
 	// sees is set once the process of any container was there: who is in a pid
 	// namespace of its own sees none, and must not take all for dead.
 	sees bool
+	// looks is how many there were.
+	looks int
 }
 
 // run points the Engine at the ends that it has missed, until ctx is done.
@@ -57,18 +64,19 @@ func (w *endWatch) run(ctx context.Context) {
 
 // missed returns the containers at which the Engine is to be pointed now.
 func (w *endWatch) missed(now time.Time) (ids []string) {
-	before := w.due
+	before, thorough := w.due, w.looks%endsThorough == 0
 	w.due = map[string]time.Time{}
+	w.looks++
 	for _, kind := range []string{typeSandbox, typeContainer} {
 		for _, f := range w.cache.all(kind) {
 			if !f.State.Running {
 				continue
 			}
-			if !w.processEnded(f) {
+			at, known := before[f.ID]
+			if !w.processEnded(f, thorough || known) {
 				w.sees = true
 				continue
 			}
-			at, known := before[f.ID]
 			switch {
 			case !known:
 				at = now.Add(endsGrace)
@@ -81,10 +89,14 @@ func (w *endWatch) missed(now time.Time) (ids []string) {
 	return ids
 }
 
-// processEnded tells whether the container's first process is no more; its
-// number may be another's by now.
-func (s *server) processEnded(f *found) bool {
-	return errors.Is(s.node.proc.belongs(f.State.Pid, f.ID), errEnded)
+// processEnded tells whether the container's first process is no more. Its
+// number may be another's by now, which a thorough look shows.
+func (s *server) processEnded(f *found, thorough bool) bool {
+	if thorough {
+		return errors.Is(s.node.proc.belongs(f.State.Pid, f.ID), errEnded)
+	}
+	_, err := os.Lstat(s.node.proc.file(strconv.Itoa(f.State.Pid), ""))
+	return gone(err)
 }
 
 // pointAtEnd has the Engine look at a container whose process has ended. What
@@ -95,7 +107,7 @@ func (s *server) pointAtEnd(ctx context.Context, id string) error {
 	if err := s.refresh(ctx, id); err != nil {
 		return err
 	}
-	if f := s.cache.peek(id); f == nil || !f.State.Running || !s.processEnded(f) {
+	if f := s.cache.peek(id); f == nil || !f.State.Running || !s.processEnded(f, true) {
 		return nil
 	}
 	s.log.Warn("the docker engine has missed the end of a container and is pointed at it", "container", id)

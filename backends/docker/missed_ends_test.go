@@ -2,6 +2,7 @@ package docker
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"testing"
 	"time"
@@ -54,6 +55,15 @@ func TestMissedEnds(t *testing.T) {
 	if got := w.missed(now.Add(endsGrace + endsAgain)); len(got) != 2 {
 		t.Errorf("as it has found nothing: %q", got)
 	}
+	if err := os.RemoveAll(n.proc().file("40", "")); err != nil {
+		t.Fatal(err)
+	}
+	later := now.Add(endsGrace + endsAgain + endsEvery)
+	w.missed(later)
+	if got := w.missed(later.Add(endsGrace)); !slices.Equal(got, []string{alive}) {
+		t.Errorf("after the end of one: %q", got)
+	}
+	n.write("proc/40/cgroup", "0::/docker/"+alive+"\n")
 
 	b.trace.effects()
 	for _, id := range ids {
