@@ -205,6 +205,11 @@ func (f *fakeRuntime) StartContainer(_ context.Context, r *runtimeapi.StartConta
 	return &runtimeapi.StartContainerResponse{}, nil
 }
 
+func (f *fakeRuntime) RemoveContainer(_ context.Context, r *runtimeapi.RemoveContainerRequest) (*runtimeapi.RemoveContainerResponse, error) {
+	delete(f.containers, r.ContainerId)
+	return &runtimeapi.RemoveContainerResponse{}, nil
+}
+
 func (f *fakeRuntime) ContainerStatus(_ context.Context, r *runtimeapi.ContainerStatusRequest) (*runtimeapi.ContainerStatusResponse, error) {
 	c := f.containers[r.ContainerId]
 	if c == nil {

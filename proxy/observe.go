@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -206,10 +207,7 @@ func (s *Server) askExits(ctx context.Context, m *backends.Member, o *eventpb.Ob
 			owed = true
 			return s.knownContainer(c.GetId()) == nil
 		}
-		withStatus(c, wire.Message(a.Body.Bytes()).Msg(1))
-		if c.GetReason() == "" {
-			c.Reason = "Unknown"
-		}
+		withEnd(c, wire.Message(a.Body.Bytes()).Msg(1))
 		a.Body.Free()
 		if killedJustNow(c) {
 			owed = true
@@ -218,6 +216,12 @@ func (s *Server) askExits(ctx context.Context, m *backends.Member, o *eventpb.Ob
 		return !proto.Equal(c, s.knownContainer(c.GetId()))
 	})
 	return owed
+}
+
+// withEnd adds to a container that has exited how it did.
+func withEnd(c *eventpb.Container, st wire.Message) {
+	withStatus(c, st)
+	c.Reason = cmp.Or(c.Reason, "Unknown")
 }
 
 const (

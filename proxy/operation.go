@@ -89,6 +89,7 @@ func (s *Server) perform(ctx context.Context, c *call) (backends.Answer, error) 
 			return backends.Answer{}, status.Errorf(codes.ResourceExhausted, "%s was not begun: %v", c.method.name, err)
 		}
 	}
+	s.lastLook(ctx, c)
 	op := store.NewOp()
 	began := time.Now()
 	intent := &eventpb.Event{Op: op, Backend: c.target.Name(), Kind: &eventpb.Event_Intent{Intent: c.intent}}
