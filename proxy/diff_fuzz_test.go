@@ -34,8 +34,8 @@ var ownAnswers = map[string]string{
 	runtimeapi.RuntimeService_GetContainerEvents_FullMethodName:  "one stream for all: feed_test.go",
 }
 
-// mergedBySense are those whose merging looks into the answers. With one
-// backend they pass like any other.
+// mergedBySense are those whose merging looks into the answers:
+// diff_sense_test.go. With one backend they pass like any other.
 var mergedBySense = map[string]bool{
 	runtimeapi.ImageService_ImageFsInfo_FullMethodName:               true,
 	runtimeapi.RuntimeService_ListMetricDescriptors_FullMethodName:   true,
@@ -94,6 +94,7 @@ func FuzzAsIfDirect(f *testing.F) {
 				s.frames = nil
 			}
 			x.answers[i] = s
+			x.images[i] = scripted{frames: [][]byte{tagged(1, tagged(1, []byte("an-image")))}}
 		}
 		both[int(method)/len(names)%2].check(t, x)
 	})
@@ -103,7 +104,7 @@ func FuzzAsIfDirect(f *testing.F) {
 func (d *differ) check(t *testing.T, x exchange) {
 	t.Helper()
 	m := methods[x.method]
-	if ownAnswers[x.method] != "" || len(d.raw) > 1 && mergedBySense[x.method] || d.changesWhatIsKnown(x) {
+	if ownAnswers[x.method] != "" || d.changesWhatIsKnown(x) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -120,10 +121,12 @@ func (d *differ) check(t *testing.T, x exchange) {
 		direct[i] = d.direct(ctx, i, x)
 	}
 	d.checkAsked(t, x, asked)
-	switch m.class {
-	case fanOut:
+	switch {
+	case len(d.raw) > 1 && m.name == "RemoveImage":
+		d.checkRemoval(t, x, asked, direct, through)
+	case m.class == fanOut:
 		d.checkMerged(t, x, asked, direct, through)
-	case byImage, nodeWide:
+	case m.class == byImage || m.class == nodeWide:
 		d.checkEither(t, x, asked, direct, through)
 	default:
 		d.checkOne(t, x, direct[d.target(x)], through, d.answerRewrite(x, d.target(x)))
@@ -141,11 +144,14 @@ func (d *differ) through(ctx context.Context, x exchange) (r reply, asked [][]he
 	id := d.newCase()
 	for i, raw := range d.raw {
 		raw.play(id, x.method, x.answers[i])
+		if methods[x.method].name == "RemoveImage" && len(d.raw) > 1 {
+			raw.play(id, runtimeapi.ImageService_ImageStatus_FullMethodName, x.images[i])
+		}
 	}
 	ctx = metadata.AppendToOutgoingContext(ctx, caseKey, id, "tracestate", "t=1", "authorization", "not for backends")
 	r = rawCall(ctx, d.front, x.method, methods[x.method].streams, x.request)
 	for _, raw := range d.raw {
-		asked = append(asked, raw.done(id))
+		asked = append(asked, slices.DeleteFunc(raw.done(id), func(h heard) bool { return h.method != x.method }))
 	}
 	return r, asked
 }

@@ -92,6 +92,12 @@ func (g *gen) text(f protoreflect.FieldDescriptor) string {
 		return []string{"front-a", "front-b", "own-a", "", "nobody's"}[g.IntN(5)]
 	case f.Name() == "id" && f.Parent().Name() == "Image":
 		return []string{"sha256:1", "sha256:2", "sha256:3", "sha256:4", fmt.Sprint(g.Uint32())}[g.IntN(5)]
+	case f.Name() == "name" && (f.Parent().Name() == "Metric" || f.Parent().Name() == "MetricDescriptor"):
+		return fmt.Sprint("metric-", g.IntN(4))
+	case f.Name() == "label_keys":
+		return fmt.Sprint("key-", g.IntN(4))
+	case f.Name() == "mountpoint":
+		return []string{"", "/nowhere/a", "/nowhere/b", "/nowhere/c"}[g.IntN(4)]
 	case g.IntN(6) == 0 && (f.Number() == idField || f.Name() == "pod_sandbox_id"):
 		return g.ids[g.IntN(len(g.ids))]
 	case g.IntN(24) == 0:
@@ -141,6 +147,8 @@ type exchange struct {
 	method  string
 	request []byte
 	answers [2]scripted
+	// images are what each backend says of the image that is to be removed.
+	images [2]scripted
 }
 
 // exchange makes a case of a method.
@@ -155,8 +163,73 @@ func (g *gen) exchange(d *differ, full string, m protoreflect.MethodDescriptor) 
 	}
 	for i := range x.answers {
 		x.answers[i] = g.answer(m)
+		x.images[i] = g.imageStatus()
+		if len(d.raw) > 1 && m.Output().Fields().ByName("pod_metrics") != nil && g.IntN(4) > 0 {
+			for j := range x.answers[i].frames {
+				x.answers[i].frames[j] = g.podMetrics(keysOf(d.descriptors[i]))
+			}
+		}
 	}
 	return x
+}
+
+// imageStatus is what a backend says of an image: that it is there, is used by
+// containers, is not there, or an error.
+func (g *gen) imageStatus() scripted {
+	there := func(num protowire.Number, name string) scripted {
+		return scripted{frames: [][]byte{tagged(1, tagged(num, []byte(name)))}}
+	}
+	switch g.IntN(6) {
+	case 0:
+		return scripted{frames: [][]byte{nil}}
+	case 1:
+		return there(2, "busybox")
+	case 2:
+		return scripted{trailer: g.metadata(), st: someStatus(1+g.IntN(16), "of the image", g.bytes(), g.IntN(2) == 0)}
+	}
+	return there(1, "an-image")
+}
+
+// tagged is a field with a content.
+func tagged(num protowire.Number, content []byte) []byte {
+	return protowire.AppendBytes(protowire.AppendTag(nil, num, protowire.BytesType), content)
+}
+
+// podMetrics is a list of metrics that mostly have as many labels as their
+// runtime has announced.
+func (g *gen) podMetrics(own map[string][]string) []byte {
+	metrics := func(num protowire.Number) (b []byte) {
+		for range g.IntN(4) {
+			name := fmt.Sprint("metric-", g.IntN(5))
+			fields := [][]byte{tagged(1, []byte(name)), protowire.AppendVarint(protowire.AppendTag(nil, 2, protowire.VarintType), g.Uint64())}
+			for i := range own[name] {
+				fields = append(fields, tagged(4, fmt.Appendf(nil, "value-%d", i)))
+			}
+			if g.IntN(24) == 0 {
+				fields = append(fields, tagged(4, []byte("one too many")))
+			}
+			for g.IntN(3) == 0 {
+				fields = append(fields, g.unknown())
+			}
+			if g.IntN(24) == 0 {
+				fields = append(fields, []byte("\x0a\xff"))
+			}
+			b = append(b, tagged(num, slices.Concat(fields...))...)
+		}
+		return b
+	}
+	var list []byte
+	for range g.IntN(4) {
+		pod := append(tagged(1, fmt.Append(nil, "pod-", g.IntN(100))), metrics(2)...)
+		for range g.IntN(3) {
+			pod = append(pod, tagged(3, append(tagged(1, []byte("container")), metrics(2)...))...)
+		}
+		list = append(list, tagged(1, append(pod, g.unknown()...))...)
+		for g.IntN(4) == 0 {
+			list = append(list, g.unknown()...)
+		}
+	}
+	return list
 }
 
 func pick(g *gen, from map[string]known) string {

@@ -48,6 +48,7 @@ type scripted struct {
 
 // heard is what a backend was asked, in bytes.
 type heard struct {
+	method string
 	frames [][]byte
 	meta   metadata.MD
 }
@@ -129,7 +130,7 @@ func (r *rawRuntime) handle(_ any, ss grpc.ServerStream) error {
 	s, ok := r.scripts[callOf{id, full}]
 	r.mu.Unlock()
 	if ok {
-		return r.answer(ss, id, md, s)
+		return r.answer(ss, callOf{id, full}, md, s)
 	}
 	req := new(backends.Frame)
 	if err := ss.RecvMsg(req); err != nil {
@@ -142,8 +143,8 @@ func (r *rawRuntime) handle(_ any, ss grpc.ServerStream) error {
 }
 
 // answer plays a script.
-func (r *rawRuntime) answer(ss grpc.ServerStream, id string, md metadata.MD, s scripted) error {
-	h := heard{meta: md}
+func (r *rawRuntime) answer(ss grpc.ServerStream, c callOf, md metadata.MD, s scripted) error {
+	h := heard{method: c.method, meta: md}
 	for {
 		f := new(backends.Frame)
 		if err := ss.RecvMsg(f); errors.Is(err, io.EOF) {
@@ -154,7 +155,7 @@ func (r *rawRuntime) answer(ss grpc.ServerStream, id string, md metadata.MD, s s
 		h.frames = append(h.frames, append([]byte(nil), f.Bytes()...))
 	}
 	r.mu.Lock()
-	r.heard[id] = append(r.heard[id], h)
+	r.heard[c.id] = append(r.heard[c.id], h)
 	r.mu.Unlock()
 	setHeader := ss.SetHeader
 	if s.early {
@@ -181,7 +182,7 @@ func (r *rawRuntime) answer(ss grpc.ServerStream, id string, md metadata.MD, s s
 		}
 	}
 	r.mu.Lock()
-	r.ended[id]++
+	r.ended[c.id]++
 	r.mu.Unlock()
 	return s.st.Err()
 }
@@ -241,6 +242,10 @@ type differ struct {
 	sandboxes, containers map[string]known
 	uids                  map[string]int
 	cases                 atomic.Int64
+	// descriptors are what each backend has said of its metrics, announced the
+	// labels as the client was told of them.
+	descriptors [2][][]byte
+	announced   map[string][]string
 }
 
 const diffConfig = `apiVersion: crimux.dev/v1

@@ -7,10 +7,11 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
-	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/crimux/crimux/backends"
+	"github.com/crimux/crimux/proxy/wire"
 )
 
 // fullness tells what share of the file system at a path is taken, from 0 to
@@ -27,6 +28,17 @@ func diskFullness(path string) (float64, bool) {
 	return 1 - float64(st.Bavail)/float64(st.Blocks), true
 }
 
+// Fields of the messages about file systems.
+const (
+	imageFs     protowire.Number = 1
+	containerFs protowire.Number = 2
+
+	fsID         protowire.Number = 2
+	fsMountpoint protowire.Number = 1
+	fsUsed       protowire.Number = 3
+	fsUsedValue  protowire.Number = 1
+)
+
 // mergeFsInfo lists the runtimes' file systems, those of the runtime with the
 // fullest first: the kubelet looks at the first image file system and the
 // first container file system alone, and takes two of different runtimes for
@@ -37,12 +49,8 @@ func mergeFsInfo(full fullness) func([]*backends.Frame) (*backends.Frame, error)
 		runtimes := make([]*runtimeFs, len(frames))
 		share := true
 		for i, f := range frames {
-			r := &runtimeFs{info: new(runtimeapi.ImageFsInfoResponse)}
-			if err := proto.Unmarshal(f.Bytes(), r.info); err != nil {
-				return nil, status.Errorf(codes.Internal, "decode file system information: %v", err)
-			}
-			share = r.measure(full) && share
-			runtimes[i] = r
+			runtimes[i] = fsOf(f.Bytes())
+			share = runtimes[i].measure(full) && share
 		}
 		slices.SortStableFunc(runtimes, func(a, b *runtimeFs) int {
 			if share && a.share != b.share {
@@ -50,54 +58,89 @@ func mergeFsInfo(full fullness) func([]*backends.Frame) (*backends.Frame, error)
 			}
 			return cmp.Compare(b.used, a.used)
 		})
-		merged := new(runtimeapi.ImageFsInfoResponse)
+		var images, containers []fileSystem
+		var out, beside []byte
 		for _, r := range runtimes {
-			merged.ImageFilesystems = addFs(merged.ImageFilesystems, r.info.ImageFilesystems)
-			merged.ContainerFilesystems = addFs(merged.ContainerFilesystems, r.info.ContainerFilesystems)
+			images = addFs(images, r.images)
+			containers = addFs(containers, r.containers)
+			beside = append(beside, r.beside...)
 		}
-		return encoded(merged)
+		for _, fs := range images {
+			out = wire.AppendItem(out, imageFs, fs.raw)
+		}
+		for _, fs := range containers {
+			out = wire.AppendItem(out, containerFs, fs.raw)
+		}
+		return backends.NewFrame(append(out, beside...)), nil
 	}
+}
+
+// fileSystem is what a runtime says of one, and what of it is looked at.
+type fileSystem struct {
+	raw   wire.Message
+	path  string
+	used  uint64
+	share float64
 }
 
 // runtimeFs is what one runtime says of its file systems.
 type runtimeFs struct {
-	info *runtimeapi.ImageFsInfoResponse
+	images, containers []fileSystem
+	// beside is what newer runtimes say beside them.
+	beside []byte
 	// share and used are those of its fullest image file system.
 	share float64
 	used  uint64
 }
 
+// fsOf takes an answer apart.
+func fsOf(answer wire.Message) *runtimeFs {
+	r := new(runtimeFs)
+	answer.Fields(func(f wire.Field) bool {
+		m := wire.Message(f.Value)
+		switch {
+		case f.Type != protowire.BytesType || f.Num != imageFs && f.Num != containerFs:
+			r.beside = append(r.beside, f.Raw...)
+		case f.Num == imageFs:
+			r.images = append(r.images, fileSystem{raw: m, path: m.At(fsID, fsMountpoint), used: m.Msg(fsUsed).Uint(fsUsedValue)})
+		default:
+			r.containers = append(r.containers, fileSystem{raw: m, path: m.At(fsID, fsMountpoint), used: m.Msg(fsUsed).Uint(fsUsedValue)})
+		}
+		return true
+	})
+	return r
+}
+
 // measure finds the fullest image file system and puts it first; ok is false
 // where a share cannot be told.
 func (r *runtimeFs) measure(full fullness) (ok bool) {
-	ok = len(r.info.ImageFilesystems) > 0
-	shares := make(map[*runtimeapi.FilesystemUsage]float64)
-	for _, fs := range r.info.ImageFilesystems {
-		share, seen := full(fs.GetFsId().GetMountpoint())
+	ok = len(r.images) > 0
+	for i := range r.images {
+		fs := &r.images[i]
+		var seen bool
+		fs.share, seen = full(fs.path)
 		ok = ok && seen
-		shares[fs] = share
-		r.share, r.used = max(r.share, share), max(r.used, fs.GetUsedBytes().GetValue())
+		r.share, r.used = max(r.share, fs.share), max(r.used, fs.used)
 	}
-	slices.SortStableFunc(r.info.ImageFilesystems, func(a, b *runtimeapi.FilesystemUsage) int {
-		if ok && shares[a] != shares[b] {
-			return cmp.Compare(shares[b], shares[a])
+	slices.SortStableFunc(r.images, func(a, b fileSystem) int {
+		if ok && a.share != b.share {
+			return cmp.Compare(b.share, a.share)
 		}
-		return cmp.Compare(b.GetUsedBytes().GetValue(), a.GetUsedBytes().GetValue())
+		return cmp.Compare(b.used, a.used)
 	})
 	return ok
 }
 
 // addFs appends what is not listed yet. Of one that is, the larger number
 // holds: each of the two counts the same bytes, as far as it knows of them.
-func addFs(all, more []*runtimeapi.FilesystemUsage) []*runtimeapi.FilesystemUsage {
+// Those without a place are not known to be the same.
+func addFs(all, more []fileSystem) []fileSystem {
 	for _, fs := range more {
-		at := slices.IndexFunc(all, func(have *runtimeapi.FilesystemUsage) bool {
-			return have.GetFsId().GetMountpoint() == fs.GetFsId().GetMountpoint()
-		})
+		at := slices.IndexFunc(all, func(have fileSystem) bool { return fs.path != "" && have.path == fs.path })
 		switch {
 		case at < 0:
 			all = append(all, fs)
-		case fs.GetUsedBytes().GetValue() > all[at].GetUsedBytes().GetValue():
+		case fs.used > all[at].used:
 			all[at] = fs
 		}
 	}

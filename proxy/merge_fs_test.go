@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -82,5 +83,23 @@ func TestDiskFullness(t *testing.T) {
 	}
 	if _, ok := diskFullness(filepath.Join(t.TempDir(), "none")); ok {
 		t.Error("a place that is not there has a share")
+	}
+}
+
+// TestOfTwoCountsTheLargerHolds, and what has no place is nobody else's.
+func TestOfTwoCountsTheLargerHolds(t *testing.T) {
+	list := func(used ...uint64) (all []fileSystem) {
+		for i, n := range used {
+			all = append(all, fileSystem{path: []string{"/a", "/b", ""}[i], used: n})
+		}
+		return all
+	}
+	all := addFs(addFs(nil, list(5, 5, 5)), list(4, 6, 7))
+	var got []uint64
+	for _, fs := range all {
+		got = append(got, fs.used)
+	}
+	if !slices.Equal(got, []uint64{5, 6, 5, 7}) {
+		t.Errorf("used are %v", got)
 	}
 }

@@ -62,11 +62,34 @@ func descriptorsOf(list wire.Message) []wire.Message {
 	return all
 }
 
+// besideItems is what is in a list beside its items.
+func besideItems(list wire.Message) []byte {
+	var beside []byte
+	list.Fields(func(f wire.Field) bool {
+		if f.Num != 1 || f.Type != protowire.BytesType {
+			beside = append(beside, f.Raw...)
+		}
+		return true
+	})
+	return beside
+}
+
 // labelKeys are the label keys of descriptors by metric.
 func labelKeys(all []wire.Message) map[string][]string {
 	keys := make(map[string][]string, len(all))
 	for _, d := range all {
-		keys[d.String(descriptorName)] = texts(d, descriptorLabels)
+		name, own := d.String(descriptorName), texts(d, descriptorLabels)
+		have, twice := keys[name]
+		if !twice {
+			keys[name] = own
+			continue
+		}
+		for _, k := range own {
+			if !slices.Contains(have, k) {
+				have = append(have, k)
+			}
+		}
+		keys[name] = have
 	}
 	return keys
 }
@@ -78,10 +101,13 @@ func (s *Server) mergeDescriptors(parts []part) (mergedList, error) {
 		return mergeAnswered(parts, asTheyAre)
 	}
 	answered := false
+	var beside []byte // what newer runtimes say beside the descriptors
 	for _, p := range parts {
 		if p.err == nil {
 			answered = true
-			s.attendants[p.member.Name()].setDescriptors(descriptorsOf(backends.Concat(p.messages...).Bytes()))
+			said := wire.Message(backends.Concat(p.messages...).Bytes())
+			s.attendants[p.member.Name()].setDescriptors(descriptorsOf(said))
+			beside = append(beside, besideItems(said)...)
 		}
 	}
 	if !answered {
@@ -99,7 +125,7 @@ func (s *Server) mergeDescriptors(parts []part) (mergedList, error) {
 			}
 		}
 	}
-	return listOf([]*backends.Frame{backends.NewFrame(out)}, parts), nil
+	return listOf([]*backends.Frame{backends.NewFrame(append(out, beside...))}, parts), nil
 }
 
 // unitedLabels unites what is known of all backends, in their order.
@@ -118,14 +144,14 @@ func (s *Server) unitedLabels() map[string][]string {
 }
 
 // withTexts returns m with another list of strings in a field, and m itself
-// where it is the same list.
+// where it is the same list, or m cannot be read to its end.
 func withTexts(m wire.Message, num protowire.Number, values []string) wire.Message {
-	if slices.Equal(texts(m, num), values) {
+	if slices.Equal(texts(m, num), values) || m.Valid() != nil {
 		return m
 	}
 	out := make(wire.Message, 0, len(m)+16)
 	m.Fields(func(f wire.Field) bool {
-		if f.Num != num {
+		if f.Num != num || f.Type != protowire.BytesType {
 			out = append(out, f.Raw...)
 		}
 		return true

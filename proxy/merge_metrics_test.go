@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/crimux/crimux/backends"
+	"github.com/crimux/crimux/proxy/wire"
 )
 
 // descriptors maps a metric's name to its label keys.
@@ -139,6 +141,22 @@ func TestMetricsWhileOneIsAway(t *testing.T) {
 		if err != nil || len(d.Descriptors) != 2 || len(d.Descriptors[0].LabelKeys) != 2 {
 			t.Errorf("away %v: announced are %v, %v", state, d, err)
 		}
+	}
+}
+
+// TestLabelsOfWhatCannotBeRead are left alone: nothing after them is lost.
+func TestLabelsOfWhatCannotBeRead(t *testing.T) {
+	m := append(wire.AppendItem(nil, descriptorLabels, []byte("id")), "\x0a\xff and more"...)
+	if got := withTexts(m, descriptorLabels, []string{"id", "name"}); !bytes.Equal(got, m) {
+		t.Errorf("%q became %q", m, got)
+	}
+	// A name that is announced twice has the labels of both.
+	both := labelKeys([]wire.Message{
+		wire.AppendItem(wire.AppendItem(nil, descriptorName, []byte("cpu")), descriptorLabels, []byte("id")),
+		wire.AppendItem(wire.AppendItem(nil, descriptorName, []byte("cpu")), descriptorLabels, []byte("name")),
+	})
+	if !slices.Equal(both["cpu"], []string{"id", "name"}) {
+		t.Errorf("the labels are %q", both)
 	}
 }
 

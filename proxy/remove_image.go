@@ -72,9 +72,12 @@ func (r *removal) one(ctx context.Context, s *Server, m *method, frame *backends
 		return
 	}
 	a, err := s.send(ctx, s.removeCall(m, frame, p.member))
-	if err != nil {
+	switch {
+	case err != nil:
 		r.note(a, err)
 		return
+	case !r.removed && r.failed == nil:
+		r.ans = a
 	}
 	r.removed = true
 }
