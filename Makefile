@@ -33,7 +33,7 @@ compiler:
 unit: ## unit tests with the race detector, no engines
 	$(GO) test -race $$($(GO) list ./... | grep -v -e /test/ -e /store$$)
 	$(GO) test ./store
-	$(GO) test -race -short -skip '^(TestCompactBySize|TestSalvageTruncated|TestTruncated|TestShrink)$$' ./store
+	$(GO) test -race -short -skip '^(TestCompactBySize|TestSalvageTruncated|TestTruncated)$$' ./store
 
 e2e: ## end-to-end tests on real engines (as root)
 	$(GO) test -race -count=1 -p 1 -timeout 20m ./test/...

@@ -197,24 +197,31 @@ func TestCompactBySize(t *testing.T) {
 	}
 }
 
+// limit changes what a log may have, between two looks of its own at that.
+func limit(l *Log, size int64) {
+	l.keeper.upkeep.Lock()
+	defer l.keeper.upkeep.Unlock()
+	l.opts.MaxSize = size
+}
+
 // A file most of which is free becomes a small one, while it is in use.
 func TestShrink(t *testing.T) {
 	path := filepath.Join(t.TempDir(), FileName)
 	o := quiet()
 	o.MaxSize = 64 << 10
 	l := open(t, path, o)
-	l.opts.MaxSize = 0
+	limit(l, 0)
 	for _, e := range aDay(2000) {
 		l.Append(e)
 	}
 	mustAppend(t, l)
 	big, _ := os.Stat(path)
 	want := read(t, l).state
-	l.opts.MaxSize = 64 << 10
+	limit(l, 64<<10)
 	compactNow(t, l)
 	stop := make(chan struct{})
 	ended := make(chan int)
-	l.opts.MaxSize = 0
+	limit(l, 0)
 	go func() {
 		n := 0
 		for ; ; n++ {
