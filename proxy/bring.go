@@ -288,7 +288,7 @@ func (s *Server) pullAgain(ctx context.Context, target *backends.Member, w wante
 	}
 	auth, known := s.bringer.credentials.of(w.uid(), w.name)
 	if !known && !elsewhere {
-		return brought{}, errors.New("this pod has not pulled it, so that it may not be meant to")
+		return brought{}, errors.New("it is not pulled for this pod, which has not asked for that itself: its imagePullPolicy may be Never")
 	}
 	m := methods[runtimeapi.ImageService_PullImage_FullMethodName]
 	req := wire.AppendItem(nil, 1, w.spec.With(w.name, 1).With("", userSpecifiedImage))

@@ -40,7 +40,8 @@
 // # Damage
 //
 // [OpenOrSalvage] opens all but a log that is locked or of a newer crimux. A
-// damaged file is put aside as events.db.damaged-TIME; its pages are looked
+// damaged file is put aside as events.db.damaged-TIME, of which the newest
+// DamagedKept stay; its pages are looked
 // through, whatever its tree says of them, and what continues the chain from
 // the first record on goes into a new file, with a stub for what is lost, what
 // can be gone on with at a snapshot after that, and a Salvaged event. Beside
