@@ -94,6 +94,8 @@ func (g *gen) text(f protoreflect.FieldDescriptor) string {
 		return []string{"sha256:1", "sha256:2", "sha256:3", "sha256:4", fmt.Sprint(g.Uint32())}[g.IntN(5)]
 	case f.Name() == "name" && (f.Parent().Name() == "Metric" || f.Parent().Name() == "MetricDescriptor"):
 		return fmt.Sprint("metric-", g.IntN(4))
+	case f.Name() == "type" && f.Parent().Name() == "RuntimeCondition":
+		return []string{"RuntimeReady", "NetworkReady", "Another"}[g.IntN(3)]
 	case f.Name() == "label_keys":
 		return fmt.Sprint("key-", g.IntN(4))
 	case f.Name() == "mountpoint":

@@ -143,7 +143,7 @@ func mergeAnswered(parts []part, merge func([]*backends.Frame) ([]*backends.Fram
 		case p.err == nil:
 			answered++
 			all = append(all, p.messages...)
-		case first < 0 || status.Code(parts[first].err) == codes.Unimplemented:
+		case first < 0 || status.Code(parts[first].err) == codes.Unimplemented && status.Code(p.err) != codes.Unimplemented:
 			first = i
 		}
 	}

@@ -28,6 +28,10 @@ type backendStatus struct {
 	fence string
 }
 
+// why is what err says, as text that an answer can have in it: of gRPC's
+// messages nobody has made sure.
+func (b *backendStatus) why() string { return valid(status.Convert(b.err).Message()) }
+
 // status merges the backends' status.
 func (s *Server) status(ctx context.Context, frame *backends.Frame) (*runtimeapi.StatusResponse, error) {
 	parts := ask(ctx, s.set.All(), runtimeapi.RuntimeService_Status_FullMethodName, frame)
@@ -112,7 +116,7 @@ func anyCondition(name string, list []backendStatus) *runtimeapi.RuntimeConditio
 		case c.GetStatus():
 			return &runtimeapi.RuntimeCondition{Type: name, Status: true}
 		case b.err != nil:
-			why = append(why, fmt.Sprintf("%s: %s", b.name, status.Convert(b.err).Message()))
+			why = append(why, fmt.Sprintf("%s: %s", b.name, b.why()))
 		default:
 			why = append(why, fmt.Sprintf("%s: %s", b.name, c.GetMessage()))
 		}
@@ -137,7 +141,7 @@ const cgroupDriverDiffers = "CgroupDriverDiffers"
 func backendCondition(b backendStatus) *runtimeapi.RuntimeCondition {
 	out := &runtimeapi.RuntimeCondition{Type: "Backend/" + b.name}
 	if b.err != nil {
-		out.Reason, out.Message = "NotAnswering", status.Convert(b.err).Message()
+		out.Reason, out.Message = "NotAnswering", b.why()
 		return out
 	}
 	if b.fence != "" {

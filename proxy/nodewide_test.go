@@ -121,6 +121,15 @@ func TestReadyWhileOneRoutedBackendIs(t *testing.T) {
 	}
 }
 
+// TestStatusWithWhatIsNoText: what one backend says must not make the node's
+// status unreadable.
+func TestStatusWithWhatIsNoText(t *testing.T) {
+	n := answeringNode(t, "", answers{"Status": says(ready(nil))}, answers{"Status": func() (proto.Message, error) {
+		return nil, status.Error(codes.Internal, "\xff is broken")
+	}})
+	n.statusSays(t, map[string]bool{"RuntimeReady": true, "Backend/a": true, "Backend/b": false})
+}
+
 // TestHandlersAreThoseOfTheRoutes, each once, with the features that pods of
 // it will have wherever they go.
 func TestHandlersAreThoseOfTheRoutes(t *testing.T) {
