@@ -22,7 +22,36 @@ func (s *server) ExecSync(ctx context.Context, r *runtimeapi.ExecSyncRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	return s.streams.ExecSync(ctx, f.ID, r.GetCmd(), time.Duration(min(r.GetTimeout(), math.MaxInt32))*time.Second)
+	out, err := s.streams.ExecSync(ctx, f.ID, r.GetCmd(), time.Duration(min(r.GetTimeout(), math.MaxInt32))*time.Second)
+	if err == nil && out.ExitCode == exitNotStarted {
+		err = s.reachesContainerd(ctx, f.ID)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+const (
+	// exitNotStarted is the exit code where the Engine could not start a
+	// command, whosever fault that is.
+	exitNotStarted = 126
+	// versionUnknown is what an Engine has for the version of a containerd that
+	// does not answer it.
+	versionUnknown = "N/A"
+)
+
+// reachesContainerd is an error while the Engine can start nothing at all: a
+// probe must not fail for it, or the kubelet kills what is well.
+func (s *server) reachesContainerd(ctx context.Context, id string) error {
+	info, err := s.engine.Info(ctx)
+	if err != nil {
+		return s.fail(err, "find out why a command in container %s could not be started", id)
+	}
+	if info.ContainerdCommit.ID != versionUnknown {
+		return nil
+	}
+	return status.Errorf(codes.Unavailable, "container %s: the docker engine does not reach its containerd, and so starts no command: check that containerd runs", id)
 }
 
 // Exec implements the RuntimeService: it returns the URL to connect to.

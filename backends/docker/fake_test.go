@@ -48,6 +48,7 @@ type fakeEngine struct {
 	progress      string                       // of pulls
 	auth          string                       // of the last pull
 	messages      chan events.Message
+	containerd    string // its version
 }
 
 // trace is what was called, in order.
@@ -135,7 +136,7 @@ func (e *fakeEngine) Info(context.Context) (info system.Info, err error) {
 			ServerVersion: "20.10.24", CgroupDriver: "cgroupfs", DockerRootDir: e.dir,
 			SecurityOptions: []string{"name=seccomp,profile=default"}, DefaultRuntime: "runc",
 			MemoryLimit: true, SwapLimit: true, CPUCfsQuota: true, CPUSet: true,
-			Runtimes: map[string]system.RuntimeWithStatus{"runc": {}, "kata": {}},
+			Runtimes: map[string]system.RuntimeWithStatus{"runc": {}, "kata": {}}, ContainerdCommit: system.Commit{ID: e.containerd},
 		}
 		return nil
 	})

@@ -51,6 +51,11 @@ func (o *outage) lame() {
 	o.away("containerd", o.c)
 	o.same("with dockerd's containerd away", before)
 
+	// A probe that ended with an exit code would count as failed.
+	probe := &runtimeapi.ExecSyncRequest{ContainerId: leaving.Container, Cmd: []string{"true"}, Timeout: 5}
+	if r, err := o.n.ExecSync(ctx, probe); status.Code(err) != codes.Unavailable {
+		o.t.Errorf("a probe that cannot be started: %v, %v", r, err)
+	}
 	_, err = o.n.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: created.ContainerId})
 	if err == nil || status.Code(err) == codes.DeadlineExceeded || status.Code(err) == codes.NotFound {
 		o.t.Errorf("starting a container that cannot be: %v", err)
