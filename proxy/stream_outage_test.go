@@ -253,7 +253,8 @@ func (d *differ) checkSick(t *testing.T, l *streamed, sick int, row sickRow) {
 func TestStreamsWhileNoBackendIsWell(t *testing.T) {
 	d := newDifferWith(t, 2, 300*time.Millisecond)
 	broken := scripted{trailer: metadata.Pairs("x-of", "a"), st: someStatus(int(codes.Internal), "a is broken", []byte("detail"), true)}
-	lacks := scripted{st: someStatus(int(codes.Unimplemented), "b is old", nil, false)}
+	lacks := scripted{st: someStatus(int(codes.Unimplemented), "too old", nil, false)}
+	lacksToo := scripted{st: someStatus(int(codes.Unimplemented), "too old as well", nil, false)}
 	for _, l := range six {
 		name := methods[l.full].name
 		got, _ := d.streams(t.Context(), l.full, []scripted{broken}, []scripted{broken})
@@ -266,6 +267,9 @@ func TestStreamsWhileNoBackendIsWell(t *testing.T) {
 				t.Errorf("%s: listed are %q, %v, want %q", name, ids, got.st, want)
 			}
 			continue
+		}
+		if got, _ := d.streams(t.Context(), l.full, []scripted{lacks, lacks}, []scripted{lacksToo, lacksToo}); !proto.Equal(got.st.Proto(), lacks.st.Proto()) {
+			t.Errorf("%s that both lack: %v, want the first's %v", name, got.st, lacks.st)
 		}
 		for what, other := range map[string][]scripted{"broken": {broken}, "old": {lacks, lacks}} {
 			got, _ := d.streams(t.Context(), l.full, []scripted{broken}, other)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -283,6 +284,46 @@ func TestAClientThatDoesNotRead(t *testing.T) {
 		if ids := l.ids(t, got); err != nil || len(ids) != 7 || len(got) != 7 {
 			t.Errorf("listed are %q in %d messages, %v", ids, len(got), err)
 		}
+	}
+}
+
+// TestNothingIsSentForWhatIsHidden: a message has at least one item, unless its
+// runtime sent it empty.
+func TestNothingIsSentForWhatIsHidden(t *testing.T) {
+	d := newDiffer(t, 2)
+	d.server.rehearsals.note("hidden")
+	for _, l := range six[:5] { // images are nobody's
+		st, _ := d.opened(t, l.full, scripted{frames: [][]byte{l.message("hidden"), l.message("seen", "hidden"), nil}}, scripted{frames: [][]byte{l.message("hidden", "hidden")}})
+		got, err := rest(st)
+		if want := [][]byte{l.message("seen"), nil}; err != nil || !slices.EqualFunc(got, want, bytes.Equal) {
+			t.Errorf("%s: the messages are %q, %v, want %q", l.full, got, err, want)
+		}
+	}
+}
+
+// stopped is a context whose time is over and whose timer is late.
+type stopped struct{ context.Context }
+
+func (stopped) Deadline() (time.Time, bool) { return time.Now().Add(-time.Millisecond), true }
+
+// TestNobodyEndsAStreamForTheTime: a backend is not told how long it may take,
+// as it might end its stream in good order then; and of a client's own time it
+// is not believed.
+func TestNobodyEndsAStreamForTheTime(t *testing.T) {
+	m := mustSet(t, endless{}).Get("b")
+	for _, method := range methods {
+		ctx, cancel := guard(t.Context(), m, method)
+		if deadline, told := ctx.Deadline(); told {
+			t.Errorf("%s: the backend is told to be done by %s", method.name, deadline)
+		}
+		cancel()
+		if ctx.Err() == nil {
+			t.Errorf("%s: the question goes on", method.name)
+		}
+	}
+	wantCode(t, over(stopped{t.Context()}), codes.DeadlineExceeded)
+	if err := over(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 
