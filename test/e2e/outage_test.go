@@ -106,12 +106,18 @@ func (o *outage) watch() {
 // told waits for an event.
 func (o *outage) told(want string) {
 	o.t.Helper()
+	o.toldOf(want, func(e string) bool { return e == want })
+}
+
+// toldOf waits for an event that is right.
+func (o *outage) toldOf(want string, right func(e string) bool) {
+	o.t.Helper()
 	var got []string
 	timeout := time.After(20 * time.Second)
 	for {
 		select {
 		case e := <-o.events:
-			if got = append(got, e); e == want {
+			if got = append(got, e); right(e) {
 				return
 			}
 			if strings.HasPrefix(e, "end") {
