@@ -337,7 +337,7 @@ func TestAnothersCredentials(t *testing.T) {
 	n.b.edit(func() { clear(n.b.images) })
 	other := n.run(t, "two", "front-b")
 	_, err := n.CreateContainer(t.Context(), withImageNamed(other, "two", "reg/app:1", ""))
-	wantCode(t, err, codes.NotFound, "b has no image", "no other runtime", "has not pulled it")
+	wantCode(t, err, codes.NotFound, "b has no image", "no other runtime", "imagePullPolicy")
 	if n.b.called("PullImage") != 1 {
 		t.Error("it was pulled")
 	}
