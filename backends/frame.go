@@ -65,15 +65,17 @@ func (f *Frame) Free() {
 }
 
 // Codec is the gRPC codec that moves a *Frame as it is, so that what crimux
-// does not know passes through it, and any other message as protobuf.
-// It calls itself "proto", since that is what its peers speak.
+// does not know passes through it, and any other message as protobuf. It has
+// no name: a client that forces a codec with one says so in the content type,
+// where a kubelet's is application/grpc and nothing else, by which CRI-O tells
+// its calls from others.
 type Codec struct{ fallback encoding.CodecV2 }
 
 // NewCodec returns a Codec.
 func NewCodec() Codec { return Codec{fallback: encoding.GetCodecV2(proto.Name)} }
 
 // Name implements [encoding.CodecV2].
-func (Codec) Name() string { return proto.Name }
+func (Codec) Name() string { return "" }
 
 // Marshal implements [encoding.CodecV2]. The frame stays the caller's.
 func (c Codec) Marshal(v any) (mem.BufferSlice, error) {

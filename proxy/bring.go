@@ -92,13 +92,16 @@ func (s *Server) effect(ctx context.Context, c *call, j backends.Journal) (backe
 		return a, err
 	}
 	w := imageWanted(wire.Message(c.frame.Bytes()))
-	if w.asked == "" {
-		return a, err
+	if w.asked == "" || c.intent.GetPod() == nil {
+		return a, err // it is not for an image that this fails
 	}
 	if there, serr := imageOn(ctx, c.target, w.asked); serr != nil || there != nil {
 		return a, err
 	}
 	got, berr := s.bring(ctx, c.target, w)
+	if len(s.set.All()) == 1 && errors.Is(berr, errNowhere) && errors.Is(berr, errNotPulled) {
+		return a, err // nothing was tried, and the runtime has said all there is
+	}
 	if berr != nil {
 		code := status.Code(err)
 		if ctx.Err() != nil {
@@ -189,6 +192,9 @@ func (s *Server) fly(ctx context.Context, key string, fn func(context.Context) (
 
 // errNowhere says that no other runtime of the node has the image.
 var errNowhere = errors.New("no other runtime of the node has it")
+
+// errNotPulled says that no registry was asked for the image.
+var errNotPulled = errors.New("it is not pulled for this pod")
 
 // copyFromAny copies the image from the first other runtime that can give it.
 func (s *Server) copyFromAny(ctx context.Context, target *backends.Member, w wanted) (brought, error) {
@@ -284,11 +290,11 @@ func firstOn(ctx context.Context, m *backends.Member, refs []string) string {
 // pulled: its pod may be one that must not.
 func (s *Server) pullAgain(ctx context.Context, target *backends.Member, w wanted, elsewhere bool) (brought, error) {
 	if w.name == "" {
-		return brought{}, errors.New("it cannot be pulled, since only its id is known")
+		return brought{}, fmt.Errorf("%w: only its id is known", errNotPulled)
 	}
 	auth, known := s.bringer.credentials.of(w.uid(), w.name)
 	if !known && !elsewhere {
-		return brought{}, errors.New("it is not pulled for this pod, which has not asked for that itself: its imagePullPolicy may be Never")
+		return brought{}, fmt.Errorf("%w, which has not asked for that itself: its imagePullPolicy may be Never", errNotPulled)
 	}
 	m := methods[runtimeapi.ImageService_PullImage_FullMethodName]
 	req := wire.AppendItem(nil, 1, w.spec.With(w.name, 1).With("", userSpecifiedImage))

@@ -16,9 +16,11 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/crimux/crimux/backends"
+	"github.com/crimux/crimux/policy"
 	"github.com/crimux/crimux/store/eventpb"
 )
 
@@ -421,5 +423,28 @@ func TestCredentialsAreBounded(t *testing.T) {
 	}
 	if c.remember("", "i", nil); c.order.Len() != 0 {
 		t.Error("a pull for no pod is remembered")
+	}
+}
+
+// TestALoneRuntimeSaysItItself: where there is no other runtime, and nothing to
+// pull with, a create's error is the runtime's own, details included.
+func TestALoneRuntimeSaysItItself(t *testing.T) {
+	n := &node{a: newFake(t, "a"), b: newFake(t, "b"), dir: t.TempDir()}
+	n.adjust = func(cfg *policy.Config) {
+		cfg.Backends = slices.DeleteFunc(cfg.Backends, func(b policy.Backend) bool { return b.Name == "b" })
+		cfg.Routes = slices.DeleteFunc(cfg.Routes, func(r policy.RouteRule) bool { return r.Backend == "b" })
+	}
+	n.begin(t)
+	sb := n.run(t, "web", "front-a")
+	want := someStatus(int(codes.NotFound), "a has no such image", []byte("a detail"), true)
+	n.a.setBefore(func(_ context.Context, method string, _ any) error {
+		if method == "CreateContainer" {
+			return want.Err()
+		}
+		return nil
+	})
+	_, err := n.CreateContainer(t.Context(), withImageNamed(sb, "c", "reg/app:1", ""))
+	if got := status.Convert(err); !proto.Equal(got.Proto(), want.Proto()) {
+		t.Errorf("got %v, want %v", got.Proto(), want.Proto())
 	}
 }

@@ -95,6 +95,8 @@ func (r *RehearsalRequest) check() error {
 type rehearsals struct {
 	// one is held by the rehearsal under way: each costs the node a pod.
 	one sync.Mutex
+	// undoStop is how long a sandbox has to stop, see there.
+	undoStop time.Duration
 	// woken makes the sweeper look at once.
 	woken chan struct{}
 

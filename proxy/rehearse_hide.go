@@ -24,7 +24,7 @@ var rehearsalKey = []byte(backends.LabelRehearsal)
 
 // newRehearsals returns what the log knows of rehearsals.
 func (s *Server) newRehearsals() *rehearsals {
-	r := &rehearsals{woken: make(chan struct{}, 1), ids: make(map[string]bool), owed: make(map[string]bool)}
+	r := &rehearsals{undoStop: undoStop, woken: make(chan struct{}, 1), ids: make(map[string]bool), owed: make(map[string]bool)}
 	for _, m := range s.set.All() {
 		r.owed[m.Name()] = true
 	}

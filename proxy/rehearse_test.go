@@ -505,3 +505,22 @@ func TestWhatIsBeingRehearsed(t *testing.T) {
 		t.Errorf("after it the default backend was asked %d times: %v", asked.Load(), err)
 	}
 }
+
+// TestARehearsalThatDoesNotStop is removed all the same, with time left to do
+// it: CRI-O waits nearly as long as the caller does.
+func TestARehearsalThatDoesNotStop(t *testing.T) {
+	n, _, sandbox := rehearsalNode(t)
+	n.server.rehearsals.undoStop = 50 * time.Millisecond
+	n.b.setBefore(func(ctx context.Context, method string, _ any) error {
+		if method != "StopPodSandbox" {
+			return nil
+		}
+		<-ctx.Done()
+		return status.FromContextError(ctx.Err()).Err()
+	})
+	r, err := n.server.Rehearse(t.Context(), RehearsalRequest{Sandbox: sandbox, On: "b", Level: LevelCreate}, func(string) {})
+	if err != nil || !r.Undone {
+		t.Errorf("%+v, %v", r, err)
+	}
+	nothingOn(t, n, n.b)
+}

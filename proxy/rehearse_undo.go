@@ -62,21 +62,34 @@ func (s *Server) undoRehearsals(ctx context.Context, m *backends.Member, which f
 	return errors.Join(errs...)
 }
 
+// undoStop is how long a sandbox has to stop by itself: CRI-O waits nearly as
+// long as it is given for containers that do not heed SIGTERM. What has not
+// stopped by then is killed as it is removed.
+const undoStop = 15 * time.Second
+
 // undoSandbox stops and removes a sandbox with its containers.
 func (s *Server) undoSandbox(ctx context.Context, m *backends.Member, sandbox string) error {
-	for _, full := range []string{runtimeapi.RuntimeService_StopPodSandbox_FullMethodName, runtimeapi.RuntimeService_RemovePodSandbox_FullMethodName} {
-		method := methods[full]
-		c := &call{
-			method: method, target: m, frame: backends.NewFrame(byID(sandbox)),
-			intent: sandboxCallIntent(method, sandbox, s.knownSandbox(sandbox)),
-		}
-		a, err := s.send(ctx, c)
-		switch {
-		case err == nil:
-			a.Body.Free()
-		case status.Code(err) != codes.NotFound:
-			return err
-		}
+	stopping, cancel := context.WithTimeout(ctx, s.rehearsals.undoStop)
+	defer cancel()
+	err := s.undoCall(stopping, m, runtimeapi.RuntimeService_StopPodSandbox_FullMethodName, sandbox)
+	if err != nil && stopping.Err() == nil {
+		return err
+	}
+	return s.undoCall(ctx, m, runtimeapi.RuntimeService_RemovePodSandbox_FullMethodName, sandbox)
+}
+
+// undoCall makes a call that takes a sandbox; that it is gone is as good.
+func (s *Server) undoCall(ctx context.Context, m *backends.Member, full, sandbox string) error {
+	method := methods[full]
+	a, err := s.send(ctx, &call{
+		method: method, target: m, frame: backends.NewFrame(byID(sandbox)),
+		intent: sandboxCallIntent(method, sandbox, s.knownSandbox(sandbox)),
+	})
+	switch {
+	case err == nil:
+		a.Body.Free()
+	case status.Code(err) != codes.NotFound:
+		return err
 	}
 	return nil
 }

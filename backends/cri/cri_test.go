@@ -50,6 +50,22 @@ func serve(t *testing.T, r *runtime) (*Backend, *grpc.Server) {
 	return b, s
 }
 
+// TestContentType is that of a kubelet: CRI-O drops the connection of whoever
+// has another.
+func TestContentType(t *testing.T) {
+	types := make(chan string, 2)
+	b, _ := serve(t, &runtime{answer: func(ctx context.Context) error {
+		md, _ := metadata.FromIncomingContext(ctx)
+		types <- strings.Join(md.Get("content-type"), ",")
+		return nil
+	}})
+	for what := range asked(t, b) {
+		if got := <-types; got != "application/grpc" {
+			t.Errorf("a %s has the content type %q", what, got)
+		}
+	}
+}
+
 // asked are the errors of a unary call and of a stream.
 func asked(t *testing.T, b *Backend) map[string]error {
 	t.Helper()
