@@ -40,8 +40,7 @@ type cursor struct {
 // and where it is malformed.
 func (c *cursor) next() bool {
 	m := c.rest
-	// Nearly every field of a list is a short string with a small number.
-	if len(m) >= 2 && m[0] < 0x80 && m[0]&7 == byte(protowire.BytesType) && m[0] >= 8 && m[1] < 0x80 {
+	if short(m) {
 		if end := 2 + int(m[1]); end <= len(m) {
 			c.Num, c.Type = protowire.Number(m[0]>>3), protowire.BytesType
 			c.Raw, c.Value, c.rest = m[:end:end], m[2:end:end], m[end:]
@@ -69,6 +68,35 @@ func (c *cursor) next() bool {
 	end := tag + n
 	c.Num, c.Type, c.Raw, c.Value, c.rest = num, typ, m[:end:end], m[tag:end:end], m[end:]
 	return true
+}
+
+// short tells whether a message begins with a length-delimited field of less
+// than 128 bytes and with a number below 16, as nearly every field of a list
+// is: its content begins at the third byte, and the second is its length.
+func short(m Message) bool {
+	return len(m) >= 2 && m[0]&0x87 == byte(protowire.BytesType) && m[0] > 7 && m[1] < 0x80
+}
+
+// seek moves to the next length-delimited field with that number; false at the
+// end of the message and where it is malformed.
+func (c *cursor) seek(num protowire.Number) bool {
+	for {
+		m := c.rest
+		for short(m) && protowire.Number(m[0]>>3) != num {
+			end := 2 + int(m[1])
+			if end > len(m) {
+				return false
+			}
+			m = m[end:]
+		}
+		c.rest = m
+		if !c.next() {
+			return false
+		}
+		if c.Num == num && c.Type == protowire.BytesType {
+			return true
+		}
+	}
 }
 
 // Fields calls fn for each field in order until it returns false.
@@ -105,10 +133,8 @@ func (m Message) Has(num protowire.Number) bool {
 // absent. It aliases m.
 func (m Message) Bytes(num protowire.Number) []byte {
 	var v []byte
-	for c := (cursor{rest: m}); c.next(); {
-		if c.Num == num && c.Type == protowire.BytesType {
-			v = c.Value
-		}
+	for c := (cursor{rest: m}); c.seek(num); {
+		v = c.Value
 	}
 	return v
 }
@@ -133,12 +159,10 @@ func (m Message) Int(num protowire.Number) int64 { return int64(m.Uint(num)) }
 // Msg returns a sub-message, nil where it is absent.
 func (m Message) Msg(num protowire.Number) Message {
 	var sub Message
-	for c := (cursor{rest: m}); c.next(); {
-		switch {
-		case c.Num != num || c.Type != protowire.BytesType:
-		case sub == nil:
+	for c := (cursor{rest: m}); c.seek(num); {
+		if sub == nil {
 			sub = c.Value
-		default:
+		} else {
 			sub = append(sub[:len(sub):len(sub)], c.Value...)
 		}
 	}
@@ -148,8 +172,8 @@ func (m Message) Msg(num protowire.Number) Message {
 // Each calls fn for each occurrence of a repeated sub-message or string until
 // it returns false.
 func (m Message) Each(num protowire.Number, fn func(Message) bool) {
-	for c := (cursor{rest: m}); c.next(); {
-		if c.Num == num && c.Type == protowire.BytesType && !fn(c.Value) {
+	for c := (cursor{rest: m}); c.seek(num); {
+		if !fn(c.Value) {
 			return
 		}
 	}

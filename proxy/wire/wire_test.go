@@ -85,6 +85,23 @@ func TestWith(t *testing.T) {
 	}
 }
 
+// lastOf reads the last string of a number field by field, as far as a message
+// is well-formed.
+func lastOf(b []byte, num protowire.Number) (v []byte, valid bool) {
+	for len(b) > 0 {
+		n, typ, size := protowire.ConsumeField(b)
+		if size < 0 {
+			return v, false
+		}
+		if n == num && typ == protowire.BytesType {
+			_, _, tag := protowire.ConsumeTag(b)
+			v, _ = protowire.ConsumeBytes(b[tag:])
+		}
+		b = b[size:]
+	}
+	return v, true
+}
+
 // FuzzMessage: whatever the bytes, reading ends, and setting a field is read
 // back and leaves every other field alone.
 func FuzzMessage(f *testing.F) {
@@ -95,7 +112,14 @@ func FuzzMessage(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte, v string) {
 		m := Message(b)
 		_, _, _, _ = m.String(1), m.Uint(2), m.Map(6), m.Msg(1).Msg(1)
-		if m.Valid() != nil {
+		last, valid := lastOf(b, 1)
+		if got := m.Bytes(1); !bytes.Equal(got, last) || (got == nil) != (last == nil) {
+			t.Fatalf("field 1 is read as %q, want %q", got, last)
+		}
+		if (m.Valid() == nil) != valid {
+			t.Fatalf("%x: %v, want valid %v", b, m.Valid(), valid)
+		}
+		if !valid {
 			return
 		}
 		got := m.With(v, 2)
