@@ -55,6 +55,7 @@ generate: ## regenerate the event records' Go code
 
 bench: ## measure: the log, a fake runtime and real engines directly and through crimux (as root)
 	$(GO) test -run '^$$' -bench . ./store
+	$(GO) test -run '^$$' -bench Call ./proxy
 	$(GO) run ./test/bench
 
 fuzz: ## run each fuzz target for FUZZTIME
