@@ -38,7 +38,7 @@ func openBackend(b policy.Backend, logger *slog.Logger) (backends.Backend, error
 			StreamListen:  b.StreamListen,
 			LogMaxSize:    b.Logs.MaxSize,
 			LogMaxFiles:   b.Logs.MaxFiles,
-			Logger:        logger.With("backend", b.Name),
+			Logger:        logger,
 
 			CheckpointDirs: b.CheckpointDirs,
 		})
