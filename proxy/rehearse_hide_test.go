@@ -1,0 +1,60 @@
+package proxy
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// TestWhatIsBeingRehearsed may be on a backend, whose list does not have it
+// yet: until the rehearsal is over no backend is asked about what none lists.
+func TestWhatIsBeingRehearsed(t *testing.T) {
+	n := newNode(t)
+	var asked atomic.Int32
+	n.a.setBefore(func(_ context.Context, method string, _ any) error {
+		if method == "PodSandboxStatus" || method == "StopPodSandbox" {
+			asked.Add(1)
+		}
+		return nil
+	})
+	if err := n.server.rehearsals.begin("r", func() {}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.PodSandboxStatus(t.Context(), &runtimeapi.PodSandboxStatusRequest{PodSandboxId: "half-made"}); status.Code(err) != codes.NotFound {
+		t.Errorf("its status is %v", err)
+	}
+	if _, err := n.StopPodSandbox(t.Context(), &runtimeapi.StopPodSandboxRequest{PodSandboxId: "half-made"}); status.Code(err) != codes.NotFound {
+		t.Errorf("stopping it says %v", err)
+	}
+	if asked.Load() != 0 {
+		t.Error("the default backend was asked")
+	}
+	n.server.rehearsals.end()
+	if _, err := n.PodSandboxStatus(t.Context(), &runtimeapi.PodSandboxStatusRequest{PodSandboxId: "half-made"}); asked.Load() != 1 {
+		t.Errorf("after it the default backend was asked %d times: %v", asked.Load(), err)
+	}
+}
+
+// TestARehearsalThatDoesNotStop is removed all the same, with time left to do
+// it: CRI-O waits nearly as long as the caller does.
+func TestARehearsalThatDoesNotStop(t *testing.T) {
+	n, _, sandbox := rehearsalNode(t)
+	n.server.rehearsals.undoStop = 50 * time.Millisecond
+	n.b.setBefore(func(ctx context.Context, method string, _ any) error {
+		if method != "StopPodSandbox" {
+			return nil
+		}
+		<-ctx.Done()
+		return status.FromContextError(ctx.Err()).Err()
+	})
+	r, err := n.server.Rehearse(t.Context(), RehearsalRequest{Sandbox: sandbox, On: "b", Level: LevelCreate}, func(string) {})
+	if err != nil || !r.Undone {
+		t.Errorf("%+v, %v", r, err)
+	}
+	nothingOn(t, n, n.b)
+}
