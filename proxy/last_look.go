@@ -57,15 +57,15 @@ func (s *Server) endsUnknown(c *call) (list []*eventpb.Container) {
 			list = append(list, ctr)
 		}
 	}
-	s.log.View(func(st *store.State) {
-		switch c.method.full {
-		case runtimeapi.RuntimeService_RemoveContainer_FullMethodName:
-			add(st.Container(c.intent.GetContainerId()))
-		case runtimeapi.RuntimeService_RemovePodSandbox_FullMethodName:
+	switch c.method.full {
+	case runtimeapi.RuntimeService_RemoveContainer_FullMethodName:
+		add(s.knownContainer(c.intent.GetContainerId()))
+	case runtimeapi.RuntimeService_RemovePodSandbox_FullMethodName:
+		s.log.View(func(st *store.State) {
 			for ctr := range st.ContainersIn(c.intent.GetSandboxId()) {
 				add(ctr)
 			}
-		}
-	})
+		})
+	}
 	return list
 }

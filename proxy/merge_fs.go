@@ -83,6 +83,10 @@ type fileSystem struct {
 	share float64
 }
 
+func fileSystemOf(m wire.Message) fileSystem {
+	return fileSystem{raw: m, path: m.At(fsID, fsMountpoint), used: m.Msg(fsUsed).Uint(fsUsedValue)}
+}
+
 // runtimeFs is what one runtime says of its file systems.
 type runtimeFs struct {
 	images, containers []fileSystem
@@ -97,14 +101,13 @@ type runtimeFs struct {
 func fsOf(answer wire.Message) *runtimeFs {
 	r := new(runtimeFs)
 	answer.Fields(func(f wire.Field) bool {
-		m := wire.Message(f.Value)
 		switch {
 		case f.Type != protowire.BytesType || f.Num != imageFs && f.Num != containerFs:
 			r.beside = append(r.beside, f.Raw...)
 		case f.Num == imageFs:
-			r.images = append(r.images, fileSystem{raw: m, path: m.At(fsID, fsMountpoint), used: m.Msg(fsUsed).Uint(fsUsedValue)})
+			r.images = append(r.images, fileSystemOf(f.Value))
 		default:
-			r.containers = append(r.containers, fileSystem{raw: m, path: m.At(fsID, fsMountpoint), used: m.Msg(fsUsed).Uint(fsUsedValue)})
+			r.containers = append(r.containers, fileSystemOf(f.Value))
 		}
 		return true
 	})

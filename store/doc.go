@@ -41,10 +41,10 @@
 //
 // [OpenOrSalvage] opens all but a log that is locked or of a newer crimux. A
 // damaged file is put aside as events.db.damaged-TIME, of which the newest
-// DamagedKept stay; its pages are looked
-// through, whatever its tree says of them, and what continues the chain from
-// the first record on goes into a new file, with a stub for what is lost, what
-// can be gone on with at a snapshot after that, and a Salvaged event. Beside
+// DamagedKept stay; its pages are looked through, whatever its tree says of
+// them, and what continues the chain from the first record on goes into a new
+// file, with a stub for what is lost, what can be gone on with at a snapshot
+// after that, and a Salvaged event. Beside
 // the log lies events.db.mark, with the log's id and how far it had come: it is
 // how a file that is gone, cut, or replaced by an older copy is told from a log
 // that never was or never was longer. A record that is found to be damaged

@@ -86,10 +86,9 @@ func (a *attachments) addressesText(id string) string {
 	return strings.Join(words, ",")
 }
 
-// detach carries out the DEL that is owed, and tells whether
-// there was an ADD that it undoes. pid is the sandbox's
-// process, 0 if it has none. pod describes the sandbox for the case that the
-// ADD's own plan is not to be found anywhere.
+// detach carries out the DEL that is owed, and tells whether there was an ADD
+// that it undoes. pid is the sandbox's process, 0 if it has none. pod describes
+// the sandbox for the case that the ADD's own plan is not to be found anywhere.
 func (a *attachments) detach(ctx context.Context, id string, pid int, pod cni.Attachment) (done bool, err error) {
 	at := a.get(id)
 	if at.state == netDetached {

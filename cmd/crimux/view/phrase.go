@@ -128,10 +128,11 @@ func compactedWords(c *eventpb.Compacted) string {
 		repeats += r.GetCount()
 	}
 	if repeats > 0 {
-		words += fmt.Sprintf("; with %s of one that is kept", count(int(repeats), "repeat"))
+		kept := "one that is kept"
 		if n := len(c.GetRepeated()); n > 1 {
-			words = fmt.Sprintf("%s of %d that are kept", strings.TrimSuffix(words, " of one that is kept"), n)
+			kept = fmt.Sprintf("%d that are kept", n)
 		}
+		words += fmt.Sprintf("; with %s of %s", count(int(repeats), "repeat"), kept)
 	}
 	return words
 }
