@@ -72,6 +72,11 @@ func (a *attachments) adopt(f *found) error {
 	if f.kind != typeSandbox || !f.State.Running || f.State.Pid <= 0 || !f.HostConfig.NetworkMode.IsNone() {
 		return nil
 	}
+	if a.pins.find(f.ID) != "" {
+		return nil
+	}
+	a.adopting.Lock()
+	defer a.adopting.Unlock()
 	if a.get(f.ID).state == netDetached || a.pins.find(f.ID) != "" {
 		return nil
 	}
@@ -89,11 +94,6 @@ func (a *attachments) adopt(f *found) error {
 		if len(ips) == 0 {
 			return nil // its ADD has failed, or is under way
 		}
-	}
-	a.adopting.Lock()
-	defer a.adopting.Unlock()
-	if a.get(f.ID).state == netDetached || a.pins.find(f.ID) != "" {
-		return nil
 	}
 	if _, err := a.pins.pin(f.ID, f.State.Pid); err != nil {
 		return err

@@ -5,7 +5,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/docker/docker/api/types/container"
 	"google.golang.org/grpc/codes"
@@ -241,5 +243,72 @@ func TestReopenConvertsFirst(t *testing.T) {
 	}
 	if _, err := os.Lstat(path); !os.IsNotExist(err) {
 		t.Errorf("the link is left: %v", err)
+	}
+}
+
+// slowPins are namespaces in memory; letGo runs between letting one go and the
+// answer.
+type slowPins struct {
+	mu     sync.Mutex
+	pinned map[string]bool
+	letGo  func()
+}
+
+func (p *slowPins) pin(id string, pid int) (string, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.pinned[id] = true
+	return netnsOf(pid), nil
+}
+
+func (p *slowPins) find(id string) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.pinned[id] {
+		return "/run/netns/" + id
+	}
+	return ""
+}
+
+func (p *slowPins) unpin(id string) error {
+	p.mu.Lock()
+	delete(p.pinned, id)
+	p.mu.Unlock()
+	p.letGo()
+	return nil
+}
+
+// TestLookWhileStopping: whoever looks at a sandbox while its network is taken
+// down, and still saw it run, does not keep its namespace after all.
+func TestLookWhileStopping(t *testing.T) {
+	b := newBench(t)
+	pins := &slowPins{pinned: map[string]bool{}}
+	b.pods.pins = pins
+	id, err := b.runPod(backends.NoJournal, podConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := b.inspect(t.Context(), typeSandbox, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var look sync.WaitGroup
+	pins.letGo = func() {
+		looked := make(chan error, 1)
+		look.Go(func() { looked <- b.pods.adopt(f) })
+		select {
+		case err := <-looked:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(50 * time.Millisecond): // it waits for us
+		}
+	}
+	if _, err := b.StopPodSandbox(t.Context(), &runtimeapi.StopPodSandboxRequest{PodSandboxId: id}); err != nil {
+		t.Fatal(err)
+	}
+	look.Wait()
+	if at := pins.find(id); at != "" {
+		t.Errorf("kept: %s", at)
 	}
 }

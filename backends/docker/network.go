@@ -19,7 +19,8 @@ type attachments struct {
 	pins namespaces
 	kept checkpoints
 
-	// adopting lets one at a time pin a namespace that is not pinned yet.
+	// adopting keeps taking on a network apart from taking one down: a namespace
+	// that is let go of must not be pinned again by a look that began before.
 	adopting sync.Mutex
 
 	mu    sync.Mutex
@@ -146,6 +147,8 @@ func (a *attachments) del(ctx context.Context, p *cni.Plan, pid int) error {
 		a.owe(p)
 		return err
 	}
+	a.adopting.Lock()
+	defer a.adopting.Unlock()
 	if err := a.pins.unpin(p.ID()); err != nil {
 		a.owe(p)
 		return err
