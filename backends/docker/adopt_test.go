@@ -278,6 +278,24 @@ func (p *slowPins) unpin(id string) error {
 	return nil
 }
 
+// lookWhenLetGo has somebody look at a sandbox that ran, as soon as its namespace
+// is let go of. wait returns when all have looked.
+func (b *bench) lookWhenLetGo(t *testing.T, pins *slowPins, f *found) (wait func()) {
+	var look sync.WaitGroup
+	pins.letGo = func() {
+		looked := make(chan error, 1)
+		look.Go(func() { looked <- b.pods.adopt(f) })
+		select {
+		case err := <-looked:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(50 * time.Millisecond): // it waits for us
+		}
+	}
+	return look.Wait
+}
+
 // TestLookWhileStopping: whoever looks at a sandbox while its network is taken
 // down, and still saw it run, does not keep its namespace after all.
 func TestLookWhileStopping(t *testing.T) {
@@ -292,22 +310,43 @@ func TestLookWhileStopping(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var look sync.WaitGroup
-	pins.letGo = func() {
-		looked := make(chan error, 1)
-		look.Go(func() { looked <- b.pods.adopt(f) })
-		select {
-		case err := <-looked:
-			if err != nil {
-				t.Error(err)
-			}
-		case <-time.After(50 * time.Millisecond): // it waits for us
-		}
-	}
+	wait := b.lookWhenLetGo(t, pins, f)
 	if _, err := b.StopPodSandbox(t.Context(), &runtimeapi.StopPodSandboxRequest{PodSandboxId: id}); err != nil {
 		t.Fatal(err)
 	}
-	look.Wait()
+	wait()
+	if at := pins.find(id); at != "" {
+		t.Errorf("kept: %s", at)
+	}
+}
+
+// TestLookWhileStoppingWithoutNetwork: nor where the node has no network any
+// more to detach an adopted pod from, whose infra container still runs then.
+func TestLookWhileStoppingWithoutNetwork(t *testing.T) {
+	b := newBench(t)
+	pins := &slowPins{pinned: map[string]bool{}}
+	b.pods.pins = pins
+	id, err := b.runPod(backends.NoJournal, podConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	// As after a restart, and another shim made it.
+	delete(b.engine.containers[id].Config.Labels, labelOp)
+	delete(b.net.attached, id)
+	b.pods.forget(id)
+	f, err := b.inspect(t.Context(), typeSandbox, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.pods.set(id, attachment{state: netAttached}) // its eth0 has an address
+	if err := os.Remove(filepath.Join(b.engine.dir, "net", "10-test.conflist")); err != nil {
+		t.Fatal(err)
+	}
+	wait := b.lookWhenLetGo(t, pins, f)
+	if _, err := b.StopPodSandbox(t.Context(), &runtimeapi.StopPodSandboxRequest{PodSandboxId: id}); err != nil {
+		t.Fatal(err)
+	}
+	wait()
 	if at := pins.find(id); at != "" {
 		t.Errorf("kept: %s", at)
 	}

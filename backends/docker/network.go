@@ -111,7 +111,7 @@ func (a *attachments) detach(ctx context.Context, id string, pid int, pod cni.At
 		if errors.Is(err, cni.ErrNoNetwork) {
 			// Nothing says that it ever had a network, and there is none to
 			// detach it from: a pod must not be stuck on that.
-			return false, a.pins.unpin(id)
+			return false, a.letGo(id)
 		}
 		if err != nil {
 			return false, fmt.Errorf("network of sandbox %s: %w", id, err)
@@ -147,13 +147,21 @@ func (a *attachments) del(ctx context.Context, p *cni.Plan, pid int) error {
 		a.owe(p)
 		return err
 	}
-	a.adopting.Lock()
-	defer a.adopting.Unlock()
-	if err := a.pins.unpin(p.ID()); err != nil {
+	if err := a.letGo(p.ID()); err != nil {
 		a.owe(p)
 		return err
 	}
-	a.set(p.ID(), attachment{state: netDetached})
+	return nil
+}
+
+// letGo lets go of the namespace of a sandbox that has no network any more.
+func (a *attachments) letGo(id string) error {
+	a.adopting.Lock()
+	defer a.adopting.Unlock()
+	if err := a.pins.unpin(id); err != nil {
+		return err
+	}
+	a.set(id, attachment{state: netDetached})
 	return nil
 }
 
