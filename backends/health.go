@@ -145,7 +145,8 @@ func (m *Member) run(ctx context.Context) {
 func (m *Member) probeOnce(ctx context.Context) {
 	pctx, cancel := context.WithTimeout(ctx, m.probing.DownAfter)
 	err := m.Probe(pctx)
-	timedOut := pctx.Err() != nil
+	// What has come is an answer, however late.
+	timedOut := err != nil && pctx.Err() != nil
 	cancel()
 	if ctx.Err() != nil {
 		return
