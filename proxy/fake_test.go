@@ -84,7 +84,12 @@ func (f *fakeRuntime) intercept(ctx context.Context, req any, info *grpc.UnarySe
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return next(ctx, req)
+	answer, err := next(ctx, req)
+	if m, ok := answer.(proto.Message); ok && err == nil {
+		// It is sent when the lock is free, and what is in it may be edited.
+		answer = proto.Clone(m)
+	}
+	return answer, err
 }
 
 func (f *fakeRuntime) setBefore(fn func(ctx context.Context, method string, req any) error) {
@@ -150,10 +155,7 @@ func (f *fakeRuntime) RunPodSandbox(_ context.Context, r *runtimeapi.RunPodSandb
 
 func (f *fakeRuntime) StopPodSandbox(_ context.Context, r *runtimeapi.StopPodSandboxRequest) (*runtimeapi.StopPodSandboxResponse, error) {
 	if sb := f.sandboxes[r.PodSandboxId]; sb != nil {
-		// What a list has answered is still being sent, maybe.
-		sb = proto.CloneOf(sb)
 		sb.State = runtimeapi.PodSandboxState_SANDBOX_NOTREADY
-		f.sandboxes[sb.Id] = sb
 	}
 	return &runtimeapi.StopPodSandboxResponse{}, nil
 }
@@ -199,9 +201,7 @@ func (f *fakeRuntime) StartContainer(_ context.Context, r *runtimeapi.StartConta
 	if c == nil {
 		return nil, status.Errorf(codes.NotFound, "%s has no container %q", f.name, r.ContainerId)
 	}
-	c = proto.CloneOf(c)
 	c.State = runtimeapi.ContainerState_CONTAINER_RUNNING
-	f.containers[c.Id] = c
 	return &runtimeapi.StartContainerResponse{}, nil
 }
 
@@ -301,10 +301,12 @@ func (f *fakeRuntime) GetContainerEvents(_ *runtimeapi.GetEventsRequest, st grpc
 	}
 }
 
-// breakStreams ends the open event streams with an error.
-func (f *fakeRuntime) breakStreams() {
+// breakStreams ends the open event streams with an error; what fn changes
+// before a new one can be opened, nothing tells of.
+func (f *fakeRuntime) breakStreams(fn func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	fn()
 	for st := range f.eventStreams {
 		delete(f.eventStreams, st)
 		close(st)

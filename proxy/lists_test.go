@@ -115,7 +115,7 @@ func each[T any](st grpc.ServerStreamingClient[T], err error, fn func(*T)) error
 // which has exited, and its lists.
 func populated(t *testing.T) (*node, inventory) {
 	t.Helper()
-	n := &node{a: newFake(t, "a"), b: newFake(t, "b"), dir: t.TempDir(), downAfter: time.Second}
+	n := &node{a: newFake(t, "a"), b: newFake(t, "b"), dir: t.TempDir(), downAfter: 2 * time.Second}
 	n.begin(t)
 	for _, f := range []*fakeRuntime{n.a, n.b} {
 		sb := n.run(t, "pod-"+f.name, "front-"+f.name)
@@ -204,6 +204,7 @@ func TestListsAreTheSameHoweverABackendIsAway(t *testing.T) {
 		}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // it is mostly waiting
 			n, want := populated(t)
 			row.away(t, n)
 			for range 2 {
@@ -214,7 +215,7 @@ func TestListsAreTheSameHoweverABackendIsAway(t *testing.T) {
 			sandbox, container := ofB(want)
 			if !row.alive {
 				eventually(t, "the breaker is open", func() bool { return n.server.set.Get("b").Check() != nil })
-				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				ctx, cancel := context.WithTimeout(t.Context(), eventTimeout)
 				defer cancel()
 				_, err := n.ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: container})
 				wantCode(t, err, codes.Unavailable, `"b"`)

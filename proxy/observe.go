@@ -30,15 +30,11 @@ func (s *Server) observe(ctx context.Context, m *backends.Member, cause string) 
 	defer cancel()
 	began := time.Now()
 	before := s.known(m.Name())
-	sandboxes, err := read(ctx, m, runtimeapi.RuntimeService_ListPodSandbox_FullMethodName, backends.NewFrame(nil))
+	sandboxes, containers, err := lists(ctx, m)
 	if err != nil {
 		return true, err
 	}
 	defer sandboxes.Body.Free()
-	containers, err := read(ctx, m, runtimeapi.RuntimeService_ListContainers_FullMethodName, backends.NewFrame(nil))
-	if err != nil {
-		return true, err
-	}
 	defer containers.Body.Free()
 
 	f := s.feeds[m.Name()]
@@ -56,6 +52,39 @@ func (s *Server) observe(ctx context.Context, m *backends.Member, cause string) 
 	}
 	f.tell(ctx, changes)
 	return again, err
+}
+
+// lists are the two lists of a backend. A pod that was made between them has a
+// container in the second and no sandbox in the first, which is then read anew:
+// a container without its sandbox must not become what is last known.
+func lists(ctx context.Context, m *backends.Member) (sandboxes, containers backends.Answer, err error) {
+	list := func(full string) (a backends.Answer) {
+		if err == nil {
+			a, err = read(ctx, m, full, backends.NewFrame(nil))
+		}
+		return a
+	}
+	sandboxes = list(runtimeapi.RuntimeService_ListPodSandbox_FullMethodName)
+	containers = list(runtimeapi.RuntimeService_ListContainers_FullMethodName)
+	if err == nil && lacksSandbox(sandboxes.Body.Bytes(), containers.Body.Bytes()) {
+		sandboxes = list(runtimeapi.RuntimeService_ListPodSandbox_FullMethodName)
+	}
+	return sandboxes, containers, err
+}
+
+// lacksSandbox tells whether a list has a container of a sandbox that the
+// other list has not.
+func lacksSandbox(sandboxes, containers wire.Message) (lacks bool) {
+	there := make(map[string]bool)
+	sandboxes.Each(1, func(item wire.Message) bool {
+		there[item.String(1)] = true
+		return true
+	})
+	containers.Each(1, func(item wire.Message) bool {
+		lacks = !there[item.String(2)]
+		return !lacks
+	})
+	return lacks
 }
 
 // size is how many objects an observation is of.

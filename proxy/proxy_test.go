@@ -191,7 +191,7 @@ func TestTraceMetadataAndDeadlineAreForwarded(t *testing.T) {
 		return nil
 	})
 	id := n.run(t, "p", "")
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 	defer cancel()
 	ctx = metadata.AppendToOutgoingContext(ctx, "traceparent", "00-aa-bb-01", "authorization", "secret")
 	if _, err := n.PodSandboxStatus(ctx, &runtimeapi.PodSandboxStatusRequest{PodSandboxId: id}); err != nil {
@@ -203,7 +203,7 @@ func TestTraceMetadataAndDeadlineAreForwarded(t *testing.T) {
 	if len(got.Get("authorization")) != 0 {
 		t.Error("metadata beyond tracing was forwarded")
 	}
-	if want, _ := ctx.Deadline(); want.Sub(deadline).Abs() > 5*time.Second {
+	if want, _ := ctx.Deadline(); want.Sub(deadline).Abs() > time.Minute {
 		t.Errorf("the deadline arrived as %v, want %v", deadline, want)
 	}
 }

@@ -168,7 +168,8 @@ func sickRows() []sickRow {
 func TestStreamsWhileOneBackendIsNotWell(t *testing.T) {
 	for sick := range 2 {
 		t.Run(string(rune('a'+sick)), func(t *testing.T) {
-			d := newDifferWith(t, 2, time.Second)
+			t.Parallel() // it is mostly waiting
+			d := newDifferWith(t, 2, 3*time.Second)
 			d.checkAllSick(t, sick, sickRows())
 			member := d.server.set.Get(string(rune('a' + sick)))
 			if !member.Health().Up {
@@ -251,7 +252,7 @@ func (d *differ) checkSick(t *testing.T, l *streamed, sick int, row sickRow) {
 // TestStreamsWhileNoBackendIsWell: lists are whole, and of all else there is
 // the first's error.
 func TestStreamsWhileNoBackendIsWell(t *testing.T) {
-	d := newDifferWith(t, 2, 300*time.Millisecond)
+	d := newDiffer(t, 2)
 	broken := scripted{trailer: metadata.Pairs("x-of", "a"), st: someStatus(int(codes.Internal), "a is broken", []byte("detail"), true)}
 	lacks := scripted{st: someStatus(int(codes.Unimplemented), "too old", nil, false)}
 	lacksToo := scripted{st: someStatus(int(codes.Unimplemented), "too old as well", nil, false)}
