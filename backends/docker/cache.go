@@ -96,6 +96,14 @@ func (c *cache) remove(id string) bool {
 	return true
 }
 
+// isGone reports whether a container was removed lately.
+func (c *cache) isGone(id string) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	_, gone := c.gone[id]
+	return gone
+}
+
 // missing are the items that are not among ids, as the Engine answered to a
 // question of the time asked.
 func (c *cache) missing(ids map[string]container.ContainerState, asked time.Time) (gone []string) {

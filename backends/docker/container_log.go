@@ -19,6 +19,9 @@ import (
 // containers. A container's end may be seen before its start has returned.
 type containerLogs struct {
 	copies logs
+	// gone tells of a container that was removed. It is said before forget is
+	// called, so whoever still has an old look at it takes nothing on for good.
+	gone func(id string) bool
 
 	mu    sync.Mutex
 	state map[string]logState
@@ -31,8 +34,8 @@ type logState struct {
 	late bool
 }
 
-func newContainerLogs(l logs) *containerLogs {
-	return &containerLogs{copies: l, state: map[string]logState{}}
+func newContainerLogs(l logs, gone func(id string) bool) *containerLogs {
+	return &containerLogs{copies: l, gone: gone, state: map[string]logState{}}
 }
 
 // logFile is the container's log as it is copied; ok is false where there is
@@ -65,6 +68,9 @@ func (f *found) copied() (bool, error) {
 // follow copies the container's log from now on. It does not wait for the log's
 // disk: neither a start nor the other logs are to hang on that.
 func (l *containerLogs) follow(f *found) error {
+	if l.gone(f.ID) {
+		return nil // it would make the log anew that went with its pod
+	}
 	copied, err := f.copied()
 	if err != nil || !copied {
 		return err
@@ -77,6 +83,10 @@ func (l *containerLogs) follow(f *found) error {
 		st.followed = true
 		st.ended = st.ended || !f.State.Running
 	})
+	if l.gone(f.ID) {
+		l.copies.Forget(f.ID)
+		return nil
+	}
 	if !st.ended || !file.Running {
 		return nil
 	}
@@ -139,7 +149,9 @@ func (l *containerLogs) update(id string, change func(*logState)) logState {
 	defer l.mu.Unlock()
 	st := l.state[id]
 	change(&st)
-	l.state[id] = st
+	if !l.gone(id) {
+		l.state[id] = st
+	}
 	return st
 }
 

@@ -147,15 +147,16 @@ func newServer(o Options, e engine, n networks, l logs, p namespaces) (*server, 
 	if err != nil {
 		return nil, fmt.Errorf("backend %s: %w", o.Name, err)
 	}
+	known := newCache()
 	s := &server{
 		endpoint: o.Endpoint,
 		engine:   e,
-		cache:    newCache(),
+		cache:    known,
 		events:   newContainerEvents(),
 		api:      newNegotiation(e),
 		log:      o.Logger,
 		gaps:     newLogGaps(o.Logger),
-		logs:     newContainerLogs(l),
+		logs:     newContainerLogs(l, known.isGone),
 		memory:   newMemoryKills(),
 		pointed:  newPointedAt(),
 		collect:  o.NetworkGC,
