@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"cmp"
 	"context"
 	"math"
 	"time"
@@ -22,14 +23,41 @@ func (s *server) ExecSync(ctx context.Context, r *runtimeapi.ExecSyncRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	out, err := s.streams.ExecSync(ctx, f.ID, r.GetCmd(), time.Duration(min(r.GetTimeout(), math.MaxInt32))*time.Second)
-	if err == nil && out.ExitCode == exitNotStarted {
+	timeout := time.Duration(min(r.GetTimeout(), math.MaxInt32)) * time.Second
+	late, inTime := s.whoIsLate(ctx, f.ID, timeout)
+	defer inTime()
+	out, err := s.streams.ExecSync(ctx, f.ID, r.GetCmd(), timeout)
+	switch {
+	case err == nil && out.ExitCode == exitNotStarted:
 		err = s.reachesContainerd(ctx, f.ID)
+	case timeout > 0 && status.Code(err) == codes.DeadlineExceeded && ctx.Err() == nil:
+		err = cmp.Or(late(), err)
 	}
 	if err != nil {
 		return nil, err
 	}
 	return out, nil
+}
+
+// whoIsLate finds out when a command's time is up whether it is the command's
+// fault: late returns an error where it is the Engine that hangs. The Engine is
+// asked at that moment, since it may be well again when the command is dealt
+// with. inTime saves the question if it comes first.
+func (s *server) whoIsLate(ctx context.Context, id string, timeout time.Duration) (late func() error, inTime func()) {
+	if timeout <= 0 {
+		return func() error { return nil }, func() {}
+	}
+	answer := make(chan error, 1)
+	timer := time.AfterFunc(timeout, func() { answer <- s.reachesContainerd(ctx, id) })
+	late = func() error {
+		select {
+		case err := <-answer:
+			return err
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	return late, func() { timer.Stop() }
 }
 
 const (
@@ -39,14 +67,21 @@ const (
 	// versionUnknown is what an Engine has for the version of a containerd that
 	// does not answer it.
 	versionUnknown = "N/A"
+	// askBound is how long the Engine may take to tell how it is.
+	askBound = 2 * time.Second
 )
 
 // reachesContainerd is an error while the Engine can start nothing at all: a
 // probe must not fail for it, or the kubelet kills what is well.
 func (s *server) reachesContainerd(ctx context.Context, id string) error {
-	info, err := s.engine.Info(ctx)
+	bounded, cancel := context.WithTimeout(ctx, askBound)
+	defer cancel()
+	info, err := s.engine.Info(bounded)
+	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
+		return status.Errorf(codes.Unavailable, "container %s: the docker engine at %s does not answer: check that dockerd and its containerd do not hang", id, s.endpoint)
+	}
 	if err != nil {
-		return s.fail(err, "find out why a command in container %s could not be started", id)
+		return s.fail(err, "find out why no command ran to its end in container %s", id)
 	}
 	if info.ContainerdCommit.ID != versionUnknown {
 		return nil

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -235,8 +236,10 @@ func (o *outage) freeze(both bool) {
 	o.t.Helper()
 	ctx := o.t.Context()
 	pause, resume, backend, asked := o.l.PauseDocker, o.l.ResumeDocker, "docker", o.d
+	hung := []*node.Pod{o.d}
 	if both {
 		pause, resume, backend, asked = o.l.PauseContainerd, o.l.ResumeContainerd, "containerd", o.c
+		hung = append(hung, o.c)
 	}
 	before := o.lists()
 	pid := o.pid(o.d)
@@ -247,6 +250,7 @@ func (o *outage) freeze(both bool) {
 			o.must(resume(context.WithoutCancel(ctx)))
 		}
 	}()
+	probed := o.probe(hung...)
 	o.must(syscall.Kill(pid, syscall.SIGKILL))
 	o.away(backend, asked)
 	o.same("while an engine is frozen", before)
@@ -254,9 +258,28 @@ func (o *outage) freeze(both bool) {
 		p := o.pod("meanwhile", "containerd")
 		o.told(fmt.Sprintf("STARTED %s of %s", p.Container, p.Config.Metadata.Uid))
 	}
+	probed()
 	frozen = false
 	o.must(resume(ctx))
 	o.seen("an exit behind a frozen engine", o.d, time.Now())
+}
+
+// probe begins an exec probe of each pod on engines that hang. To the kubelet
+// it must not look as if a container did not answer: it would kill it.
+func (o *outage) probe(pods ...*node.Pod) (ended func()) {
+	o.t.Helper()
+	var probes sync.WaitGroup
+	for _, p := range pods {
+		probes.Go(func() {
+			ctx, cancel := context.WithTimeout(o.t.Context(), time.Minute)
+			defer cancel()
+			_, err := o.n.ExecSync(ctx, &runtimeapi.ExecSyncRequest{ContainerId: p.Container, Cmd: []string{"true"}, Timeout: 1})
+			if status.Code(err) != codes.Unavailable {
+				o.t.Errorf("a probe of %s on a frozen engine: %v", p.Config.Metadata.Name, err)
+			}
+		})
+	}
+	return probes.Wait
 }
 
 // crash has containerd die and come back; dockerd, where it stands on the same,
