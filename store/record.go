@@ -139,8 +139,15 @@ type Chain struct {
 // snapshot must carry the number and hash of the record it is found after. Next
 // returns r's event and keeps nothing of r.Value. After an error the chain
 // stands where it stood.
+//
+// Events may be taken out while somebody reads. A stub for some that were read
+// already and some that were not is returned as one for those that were not.
 func (c *Chain) Next(r Record) (*eventpb.Event, error) {
 	e, link, err := r.link()
+	if err == nil && link.first <= c.last && c.last < link.last {
+		e = RestOfStub(e, c.last)
+		link.first, link.prev = c.last+1, c.head
+	}
 	if link.first != c.last+1 && (err == nil || link.kind == recordVersion) {
 		if link.kind == snapshotVersion {
 			return nil, r.damaged("is a snapshot that is found after record %d", c.last)
@@ -155,6 +162,16 @@ func (c *Chain) Next(r Record) (*eventpb.Event, error) {
 	}
 	c.last, c.head = link.last, link.hash
 	return e, nil
+}
+
+// RestOfStub is a Compacted less the events up to last, which whoever reads has
+// read before they were taken out.
+func RestOfStub(e *eventpb.Event, last uint64) *eventpb.Event {
+	e = proto.CloneOf(e)
+	c := e.GetCompacted()
+	c.First, c.Count = last+1, c.GetLast()-last
+	c.Lost = min(c.GetLost(), c.GetCount())
+	return e
 }
 
 // link is a record's place in the chain.

@@ -208,6 +208,33 @@ func TestExportFromAmongTakenOut(t *testing.T) {
 	}
 }
 
+// TestExportResumedAfterTakingOut resumes an export of which events were taken out
+// of the log since it was made: what is read of both parts is the state that the
+// log has.
+func TestExportResumedAfterTakingOut(t *testing.T) {
+	whole := newBareNode(t)
+	o := store.Options{NoSync: true, Now: func() time.Time { return noon.Add(33 * time.Minute) }}
+	whole.withLog(o, func(l *store.Log) {
+		if _, err := l.Append(longHistory()...).Wait(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	})
+	lines := strings.SplitAfter(whole.crimux("export").out, "\n")
+	n := newCompactedNode(t)
+	want := n.crimux("state", "--json")
+	for _, since := range []int{1, 3, 5, 9, 21} {
+		resumed := filepath.Join(t.TempDir(), "resumed.jsonl")
+		// The first line is the header.
+		text := strings.Join(lines[:1+since], "") + n.crimux("export", "--since", fmt.Sprint(since)).out
+		if err := os.WriteFile(resumed, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := n.crimux("state", "--json", "--file", resumed); got != want {
+			t.Errorf("resumed after event %d: %+v, want %+v", since, got, want)
+		}
+	}
+}
+
 // TestRunsOfTheDaemonStayTold: which end of the daemon was in order and which was
 // not is told as before, though other pods' events between them were taken out.
 func TestRunsOfTheDaemonStayTold(t *testing.T) {

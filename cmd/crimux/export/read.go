@@ -137,6 +137,9 @@ func (in *reader) event(r record) error {
 	case e.GetSnapshot() != nil:
 		first = last + 1 // The fold tells whether it fits.
 	case e.GetCompacted() != nil:
+		if e.GetCompacted().GetFirst() <= last {
+			e = store.RestOfStub(e, last) // They were taken out since the first part was exported.
+		}
 		first = e.GetCompacted().GetFirst()
 	}
 	if first != last+1 {
