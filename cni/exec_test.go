@@ -110,7 +110,7 @@ func TestPluginGarbageResult(t *testing.T) {
 // TestPluginDaemonHoldsOutput: a plugin that ends well but leaves a child with
 // its standard output must not hold up the ADD.
 func TestPluginDaemonHoldsOutput(t *testing.T) {
-	n, p := planned(t, "cat >/dev/null\nsleep 60 &\n"+answer)
+	n, p := planned(t, "cat >/dev/null\nsleep 600 &\n"+answer)
 	defer func() {
 		if err := n.Quiesce(context.Background(), p.ID()); err != nil {
 			t.Error(err)
@@ -120,7 +120,7 @@ func TestPluginDaemonHoldsOutput(t *testing.T) {
 	if _, err := n.Add(context.Background(), p); err != nil {
 		t.Fatal(err)
 	}
-	if d := time.Since(begin); d > 2*waitDelay {
+	if d := time.Since(begin); d > time.Minute { // a tenth of what the child takes
 		t.Errorf("took %v", d)
 	}
 }
@@ -128,7 +128,7 @@ func TestPluginDaemonHoldsOutput(t *testing.T) {
 // TestPluginGroupIsKilled: when the context ends, the plugin and its children
 // end, at once.
 func TestPluginGroupIsKilled(t *testing.T) {
-	n, p := planned(t, `cat >/dev/null; touch "$(dirname "$0")/began"; sleep 30; `+answer)
+	n, p := planned(t, `cat >/dev/null; touch "$(dirname "$0")/began"; sleep 600; `+answer)
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
 		eventually(t, "the plugin to begin", func() bool { _, err := os.Stat(filepath.Join(n.bin, "began")); return err == nil })
@@ -139,7 +139,7 @@ func TestPluginGroupIsKilled(t *testing.T) {
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
 	}
-	if d := time.Since(begin); d > 5*time.Second {
+	if d := time.Since(begin); d > time.Minute {
 		t.Errorf("took %v", d)
 	}
 	eventually(t, "no process to work for the id", func() bool { return workers(p.ID()) == 0 })

@@ -105,7 +105,8 @@ func TestGCIsNotFor(t *testing.T) {
 func TestGCAndAdd(t *testing.T) {
 	n := asked(t)
 	netns := newNetns(t)
-	n.says(t, "main", "GC", script{Sleep: 300 * time.Millisecond})
+	gate := filepath.Join(n.bin, "gate")
+	n.says(t, "main", "GC", script{Until: gate})
 	p, err := n.Plan(Attachment{ID: id(), Netns: netns})
 	must(t, err)
 	ended := make(chan error, 1)
@@ -121,9 +122,15 @@ func TestGCAndAdd(t *testing.T) {
 	if removed, err := n.GC(t.Context(), nil); err != nil || removed != nil {
 		t.Errorf("a second one: %v, %v", removed, err)
 	}
-	_, err = n.Add(t.Context(), p)
-	must(t, err)
+	added := make(chan error, 1)
+	go func() {
+		_, err := n.Add(context.Background(), p)
+		added <- err
+	}()
+	time.Sleep(100 * time.Millisecond) // the ADD comes, and waits
+	must(t, os.WriteFile(gate, nil, 0o600))
 	must(t, <-ended)
+	must(t, <-added)
 	if got, want := order(n.calls(t)), []string{"main GC", "chained GC", "main ADD", "chained ADD"}; !reflect.DeepEqual(got, want) {
 		t.Errorf("calls %v, want %v", got, want)
 	}

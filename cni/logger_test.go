@@ -20,10 +20,12 @@ import (
 
 // script is what the plugin says to a command; nothing means the usual.
 type script struct {
-	// Out is printed; Exit is the exit code; Sleep comes before both.
+	// Out is printed; Exit is the exit code; Sleep, and waiting for a file
+	// Until to be there, come before both.
 	Out   string
 	Exit  int
 	Sleep time.Duration
+	Until string
 }
 
 // call is one call of a logging plugin.
@@ -117,6 +119,11 @@ func (c call) answer(dir string) error {
 			return err
 		}
 		time.Sleep(s.Sleep)
+		for end := time.Now().Add(time.Minute); s.Until != "" && time.Now().Before(end); time.Sleep(time.Millisecond) {
+			if _, err := os.Stat(s.Until); err == nil {
+				break
+			}
+		}
 		fmt.Print(s.Out)
 		syscall.Exit(s.Exit)
 	}

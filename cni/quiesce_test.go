@@ -6,19 +6,20 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 )
 
 // The plugin of a daemon that was killed in the middle of an ADD: it reserves
-// an address after a while, and has a delegate that does so too.
+// an address when it is let, and has a delegate that does so too.
 const slowAdd = `cat >/dev/null
 dir="$(dirname "$0")"
 case "$CNI_COMMAND" in
 DEL) rm -f "$dir/reserved" "$dir/delegate"; exit 0;;
 esac
-(sleep 0.6; touch "$dir/delegate") &
-sleep 0.6
+(: <"$dir/gate"; touch "$dir/delegate") &
+: <"$dir/gate"
 touch "$dir/reserved"
 ` + answer
 
@@ -26,6 +27,7 @@ touch "$dir/reserved"
 // nobody waits for it, and its parent is gone.
 func (n *node) crash(t *testing.T, id string) {
 	t.Helper()
+	must(t, syscall.Mkfifo(filepath.Join(n.bin, "gate"), 0o600))
 	// setsid: what another shim or an older release started is in no group
 	// that we know.
 	c := exec.Command("sh", "-c", `setsid "$0" </dev/null >/dev/null 2>&1 &`, filepath.Join(n.bin, "fake"))
@@ -33,7 +35,16 @@ func (n *node) crash(t *testing.T, id string) {
 	if err := c.Run(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the plugin and its delegate to run", func() bool { return workers(id) >= 3 })
+	eventually(t, "the plugin and its delegate to run", func() bool { return workers(id) >= 2 })
+}
+
+// open lets the plugins of a crash go on, to the end of the test.
+func (n *node) open(t *testing.T) {
+	t.Helper()
+	// For both, an open does not wait for a reader.
+	f, err := os.OpenFile(filepath.Join(n.bin, "gate"), os.O_RDWR, 0)
+	must(t, err)
+	t.Cleanup(func() { f.Close() })
 }
 
 func TestQuiesceEndsAnOrphanedAdd(t *testing.T) {
@@ -50,6 +61,7 @@ func TestQuiesceEndsAnOrphanedAdd(t *testing.T) {
 	if err := n.Del(ctx, p, ""); err != nil {
 		t.Fatal(err)
 	}
+	n.open(t)
 	time.Sleep(800 * time.Millisecond) // past the time at which the plugin would have reserved
 	for _, f := range []string{"reserved", "delegate"} {
 		if _, err := os.Stat(filepath.Join(n.bin, f)); err == nil {
@@ -62,10 +74,13 @@ func TestQuiesceEndsAnOrphanedAdd(t *testing.T) {
 // could leave what no later DEL finds.
 func TestQuiesceLetsAPluginFinish(t *testing.T) {
 	n, p := planned(t, slowAdd)
+	n.grace = time.Minute
 	n.crash(t, p.ID())
-	if err := n.Quiesce(context.Background(), p.ID()); err != nil {
-		t.Fatal(err)
-	}
+	ended := make(chan error, 1)
+	go func() { ended <- n.Quiesce(context.Background(), p.ID()) }()
+	time.Sleep(600 * time.Millisecond) // it finds the plugin, and waits
+	n.open(t)
+	must(t, <-ended)
 	for _, f := range []string{"reserved", "delegate"} {
 		if _, err := os.Stat(filepath.Join(n.bin, f)); err != nil {
 			t.Errorf("the plugin was not let finish: %v", err)
@@ -84,6 +99,7 @@ func TestQuiesceIsNeeded(t *testing.T) {
 	if err := n.Del(context.Background(), p, ""); err != nil {
 		t.Fatal(err)
 	}
+	n.open(t)
 	eventually(t, "the orphan to reserve", func() bool {
 		_, err := os.Stat(filepath.Join(n.bin, "reserved"))
 		return err == nil
@@ -144,6 +160,7 @@ func TestQuiesceStopsWithItsContext(t *testing.T) {
 	if err := n.Quiesce(ctx, p.ID()); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
 	}
+	n.open(t)
 	if err := n.Quiesce(context.Background(), p.ID()); err != nil {
 		t.Error(err)
 	}

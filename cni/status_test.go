@@ -103,7 +103,7 @@ func TestStatusVerbOffTheRequestPath(t *testing.T) {
 	n.write(t, "10.conflist", strings.Replace(newList, "main", "other", 1))
 	eventually(t, "the new list to be asked about", func() bool {
 		calls := n.calls(t)
-		return len(calls) > 0 && calls[len(calls)-2].Plugin == "other"
+		return len(calls) > 1 && calls[len(calls)-2].Plugin == "other"
 	})
 }
 
@@ -120,7 +120,7 @@ func TestStatusVerbOfAHungPlugin(t *testing.T) {
 	if err := n.Status(t.Context()); !errors.Is(err, ErrNoNetwork) || !strings.Contains(err.Error(), "not answered STATUS yet") {
 		t.Errorf("Status: %v", err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 3*answerBound)
+	ctx, cancel := context.WithTimeout(t.Context(), 12*answerBound)
 	defer cancel()
 	for {
 		err := n.Status(ctx)
