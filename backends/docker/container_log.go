@@ -15,6 +15,9 @@ import (
 	"github.com/crimux/crimux/backends/docker/crilog"
 )
 
+// drainBeforeRemoval is how long a removal waits for the rest of a log.
+const drainBeforeRemoval = 10 * time.Second
+
 // containerLogs keeps the followers of container logs in step with the
 // containers. A container's end may be seen before its start has returned.
 type containerLogs struct {
@@ -128,6 +131,18 @@ func (l *containerLogs) complete(ctx context.Context, f *found, wait time.Durati
 	if l.finish(ctx, f.ID) != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		l.update(f.ID, func(st *logState) { st.late = true })
 	}
+}
+
+// last waits until the log of an ended container that is about to be removed is
+// all there. A disk that hangs must not keep the container for ever.
+func (l *containerLogs) last(ctx context.Context, id string, wait time.Duration) {
+	if st := l.get(id); !st.followed || st.complete {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	// Why it cannot be copied, the follower has said.
+	_ = l.finish(ctx, id)
 }
 
 // forget lets go of a removed container's log.

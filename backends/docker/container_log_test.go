@@ -2,7 +2,9 @@ package docker
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 
@@ -19,6 +21,7 @@ type keptLogs struct {
 	followed map[string]bool
 	// following and finishing, if set, are called in the middle of it.
 	following, finishing func()
+	failing              error // of Finish
 }
 
 func (l *keptLogs) Follow(f crilog.File) error {
@@ -36,7 +39,7 @@ func (l *keptLogs) Finish(ctx context.Context, id string) error {
 		l.finishing()
 	}
 	l.Forget(id)
-	return l.fakeLogs.Finish(ctx, id)
+	return errors.Join(l.fakeLogs.Finish(ctx, id), l.failing)
 }
 
 func (l *keptLogs) Forget(id string) {
@@ -122,5 +125,39 @@ func TestRemovedWhileFinished(t *testing.T) {
 	}
 	if len(b.logs.state) != 0 {
 		t.Errorf("kept: %v", b.logs.state)
+	}
+}
+
+// TestRemovalKeepsTheLog: what a container wrote before its removal is copied
+// before the Engine's own log goes. A log that cannot be is in nobody's way.
+func TestRemovalKeepsTheLog(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		before func(b *bench, l *keptLogs, id string)
+		want   []string
+	}{
+		{"running", func(*bench, *keptLogs, string) {}, []string{"stop", "finish", "remove"}},
+		{"ended", func(b *bench, _ *keptLogs, id string) {
+			if err := b.stop(t.Context(), id, 0); err != nil {
+				t.Error(err)
+			}
+		}, []string{"finish", "remove"}},
+		{"complete", func(b *bench, _ *keptLogs, id string) {
+			if err := errors.Join(b.stop(t.Context(), id, 0), b.logs.ended(t.Context(), id)); err != nil {
+				t.Error(err)
+			}
+		}, []string{"remove"}},
+		{"on a full disk", func(_ *bench, l *keptLogs, _ string) { l.failing = errInjected }, []string{"stop", "finish", "remove"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b, l, id := withLog(t)
+			b.start(t, id)
+			c.before(b, l, id)
+			b.trace.effects()
+			b.removeContainer(t, id)
+			if got := b.trace.effects(); !slices.Equal(got, c.want) {
+				t.Errorf("did %q, want %q", got, c.want)
+			}
+		})
 	}
 }

@@ -139,11 +139,18 @@ func (s *server) stop(ctx context.Context, id string, grace int) error {
 	return nil
 }
 
-// remove removes one container. The file of its log is the kubelet's.
+// remove removes one container. The file of its log is the kubelet's, and has
+// all that the container wrote: the Engine's own goes with the container.
 func (s *server) remove(ctx context.Context, id string, o object) error {
 	if err := removeLogLink(o); err != nil {
 		return s.fail(err, "remove container %s", id)
 	}
+	if f := s.cache.peek(id); f != nil && f.State.Running {
+		if err := s.stop(ctx, id, 0); err != nil {
+			return err
+		}
+	}
+	s.logs.last(ctx, id, drainBeforeRemoval)
 	if err := s.removeNow(ctx, id); err != nil {
 		return s.fail(err, "remove container %s", id)
 	}
