@@ -31,13 +31,12 @@ func TestExitCodeComesLate(t *testing.T) {
 	f.inspect = func(n int) (container.ExecInspect, error) {
 		return container.ExecInspect{Running: n < 5, ExitCode: 3, Pid: 1}, nil
 	}
-	begin := time.Now()
 	r, err := newServer(t, f).ExecSync(t.Context(), "c", []string{"x"}, time.Minute)
 	if err != nil || r.ExitCode != 3 || string(r.Stdout) != "out" || string(r.Stderr) != "err" {
 		t.Errorf("%v, %v", r, err)
 	}
-	if d := time.Since(begin); d > 500*time.Millisecond {
-		t.Errorf("took %v", d)
+	if f.inspects != 5 {
+		t.Errorf("the Engine was asked %d times", f.inspects)
 	}
 }
 
@@ -65,15 +64,17 @@ func TestEngineHangs(t *testing.T) {
 			if status.Code(err) != codes.DeadlineExceeded || !strings.Contains(err.Error(), "50ms") {
 				t.Errorf("error %v", err)
 			}
-			if d := time.Since(begin); d > 2*time.Second {
+			if d := time.Since(begin); d > 20*time.Second { // and none of it answers in an hour
 				t.Errorf("took %v", d)
 			}
 			f.web.CloseClientConnections()
 		})
 	}
 	// The fake's own handlers sleep on in one of the cases.
-	if after := runtime.NumGoroutine(); after > before+12 {
-		t.Errorf("goroutines %d then %d", before, after)
+	for end := time.Now().Add(time.Minute); runtime.NumGoroutine() > before+12; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("goroutines %d then %d", before, runtime.NumGoroutine())
+		}
 	}
 }
 
@@ -144,7 +145,7 @@ func TestEngineBreaksOff(t *testing.T) {
 // TestKillSparesOthers: a process id that is not of the container is left
 // alone, whatever the Engine says.
 func TestKillSparesOthers(t *testing.T) {
-	bystander := exec.Command("sleep", "30")
+	bystander := exec.Command("sleep", "600")
 	if err := bystander.Start(); err != nil {
 		t.Fatal(err)
 	}

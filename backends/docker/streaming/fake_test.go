@@ -157,7 +157,7 @@ func runServer(t *testing.T, f Engine) (*Server, func()) {
 				if err != nil {
 					t.Error(err)
 				}
-			case <-time.After(5 * time.Second):
+			case <-time.After(time.Minute):
 				t.Error("the server does not end")
 			}
 		})

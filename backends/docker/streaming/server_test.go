@@ -190,8 +190,9 @@ func TestWebSocketStreamsNotAskedFor(t *testing.T) {
 // TestRunEndsSessions: sessions in every state end with the server.
 func TestRunEndsSessions(t *testing.T) {
 	f := newFake(t)
-	ended := make(chan struct{}, 3)
+	began, ended := make(chan struct{}, 3), make(chan struct{}, 3)
 	f.stream = func(_ *http.Request, c net.Conn) {
+		began <- struct{}{}
 		_, _ = c.Read(make([]byte, 1))
 		ended <- struct{}{}
 	}
@@ -205,15 +206,19 @@ func TestRunEndsSessions(t *testing.T) {
 	}
 	dialSocket(t, exec.Url)
 	dialSocket(t, attach.Url)
-	time.Sleep(50 * time.Millisecond)
-	stop()
-	for range 2 {
-		select {
-		case <-ended:
-		case <-time.After(5 * time.Second):
-			t.Fatal("a session outlives the server")
+	await := func(what string, of <-chan struct{}) {
+		t.Helper()
+		for range 2 {
+			select {
+			case <-of:
+			case <-time.After(time.Minute):
+				t.Fatal(what)
+			}
 		}
 	}
+	await("a session does not begin", began)
+	stop()
+	await("a session outlives the server", ended)
 	if _, err := http.Get(idle.Url); err == nil {
 		t.Error("the server still serves")
 	}
