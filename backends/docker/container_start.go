@@ -10,8 +10,15 @@ import (
 )
 
 // StartContainer implements the RuntimeService. A container starts once: the
-// Engine would start an ended one again.
+// Engine would start an ended one again. So nobody else starts it between the
+// look and the start, nor changes its resources before it has those that it was
+// made with.
 func (s *server) StartContainer(ctx context.Context, r *runtimeapi.StartContainerRequest) (*runtimeapi.StartContainerResponse, error) {
+	unlock, err := s.locks.lock(ctx, r.GetContainerId())
+	if err != nil {
+		return nil, s.fail(err, "start container %s: wait for another call on it", r.GetContainerId())
+	}
+	defer unlock()
 	f, err := s.lookUp(ctx, typeContainer, "container_id", r.GetContainerId())
 	if err != nil {
 		return nil, err
