@@ -35,6 +35,8 @@ type node struct {
 	away func(name string) bool
 	// downAfter replaces that of the configuration where it is not 0.
 	downAfter time.Duration
+	// maxLog is the most that the log may have; 0 is no bound.
+	maxLog int64
 	// extra is configuration beside nodeConfig.
 	extra string
 	// adjust changes what extra cannot say; nil is nothing.
@@ -64,8 +66,25 @@ func newNode(t testing.TB) *node {
 	return n
 }
 
+// newIdleNode is a node whose daemon does nothing on its own: a test takes its
+// steps, in the order that it wants.
+func newIdleNode(t testing.TB) *node {
+	n := &node{a: newFake(t, "a"), b: newFake(t, "b"), dir: t.TempDir()}
+	set := n.assemble(t, n.config(t))
+	t.Cleanup(func() { set.Close(); n.log.Close() })
+	for _, l := range n.server.lanes {
+		l.clear()
+	}
+	return n
+}
+
 // begin starts a run of the daemon on the node's folder.
 func (n *node) begin(t testing.TB) {
+	t.Helper()
+	n.start(t, n.config(t))
+}
+
+func (n *node) config(t testing.TB) *policy.Config {
 	t.Helper()
 	cfg, err := policy.Parse("config.yaml", append(fmt.Appendf(nil, nodeConfig, n.dir, n.a.socket, n.b.socket), n.extra...))
 	if err != nil {
@@ -74,14 +93,20 @@ func (n *node) begin(t testing.TB) {
 	if n.adjust != nil {
 		n.adjust(cfg)
 	}
-	n.start(t, cfg)
+	return cfg
 }
 
 // start has a daemon with cfg serve.
 func (n *node) start(t testing.TB, cfg *policy.Config) {
 	t.Helper()
+	n.serve(t, n.assemble(t, cfg))
+}
+
+// assemble makes a daemon with cfg.
+func (n *node) assemble(t testing.TB, cfg *policy.Config) *backends.Set {
+	t.Helper()
 	var err error
-	if n.log, err = store.Open(filepath.Join(n.dir, "events.db"), store.Options{NoSync: true}); err != nil {
+	if n.log, err = store.Open(filepath.Join(n.dir, "events.db"), store.Options{NoSync: true, MaxSize: n.maxLog}); err != nil {
 		t.Fatal(err)
 	}
 	var list []backends.Backend
@@ -103,7 +128,7 @@ func (n *node) start(t testing.TB, cfg *policy.Config) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.serve(t, set)
+	return set
 }
 
 // restart ends the daemon and starts one with its configuration changed.

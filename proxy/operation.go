@@ -79,6 +79,8 @@ func (s *Server) perform(ctx context.Context, c *call) (backends.Answer, error) 
 		}
 		defer done()
 	}
+	// What an earlier call did may be known by what could not be written then.
+	s.late.flush(s.log)
 	if c.earlier != nil {
 		if a, ok := c.earlier(ctx); ok {
 			return a, nil
@@ -128,12 +130,18 @@ const outcomeRetry = 500 * time.Millisecond
 // close writes the outcome. Until that is done nothing is answered: an OK
 // must not be lost. While the log cannot be written it is tried again for as
 // long as the operation has time; after that the outcome is written behind
-// and the caller is told to ask again, which then finds the effect.
+// and the caller is told to ask again, which then finds the effect. A Stop or
+// Remove is answered at once, and written behind: without an outcome what it
+// was about would count as being changed, and would not be observed.
 func (s *Server) close(ctx context.Context, c *call, out *eventpb.Event) error {
 	for {
 		// The log keeps what it is given: each attempt is a copy.
 		_, err := s.log.Append(proto.CloneOf(out)).Wait(context.WithoutCancel(ctx))
-		if err == nil || c.method.undoes {
+		if err == nil {
+			return nil
+		}
+		if c.method.undoes {
+			s.late.add(out)
 			return nil
 		}
 		select {
@@ -147,6 +155,10 @@ func (s *Server) close(ctx context.Context, c *call, out *eventpb.Event) error {
 
 // late are outcomes that could not be written while their operation had time.
 type late struct {
+	// writing is held while they are written: whoever has flushed knows that
+	// none is on its way.
+	writing sync.Mutex
+
 	mu     sync.Mutex
 	events []*eventpb.Event
 }
@@ -159,12 +171,18 @@ func (l *late) add(e *eventpb.Event) {
 
 // flush tries to write them again and keeps those that still cannot be.
 func (l *late) flush(log *store.Log) {
+	l.writing.Lock()
+	defer l.writing.Unlock()
 	l.mu.Lock()
 	events := l.events
 	l.events = nil
 	l.mu.Unlock()
-	for _, e := range events {
-		if _, err := log.Append(proto.CloneOf(e)).Wait(context.Background()); err != nil {
+	pending := make([]*store.Pending, len(events))
+	for i, e := range events {
+		pending[i] = log.Append(proto.CloneOf(e))
+	}
+	for i, e := range events {
+		if _, err := pending[i].Wait(context.Background()); err != nil {
 			l.add(e)
 		}
 	}

@@ -162,6 +162,7 @@ func (s *Server) Shutdown(ctx context.Context) {
 		s.grpc.Stop()
 	}
 	s.flushProbes()
+	s.late.flush(s.log)
 	s.recordStop()
 }
 
