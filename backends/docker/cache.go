@@ -38,6 +38,8 @@ type cache struct {
 // attempt to make it so is going.
 type feedState struct {
 	whole bool
+	// losses counts how often something may have changed unseen.
+	losses int
 	// tried is closed when the attempt under way has ended, well or not.
 	tried chan struct{}
 	err   error
@@ -205,9 +207,34 @@ func (c *cache) whole() bool {
 func (c *cache) attempted(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.settle(err)
+}
+
+// settle ends an attempt. The caller holds the lock.
+func (c *cache) settle(err error) {
 	c.feed.whole, c.feed.err = err == nil, err
 	close(c.feed.tried)
 	c.feed.tried = make(chan struct{})
+}
+
+// losses is what synced takes, read before the Engine is.
+func (c *cache) losses() int {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.feed.losses
+}
+
+// synced says that all of the Engine was read since there were so many losses.
+// It reports whether the cache is equal to it: it is not where something may
+// have changed unseen after it was read.
+func (c *cache) synced(losses int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.feed.losses != losses {
+		return false
+	}
+	c.settle(nil)
+	return true
 }
 
 // lost says that the cache may differ from the Engine from now on.
@@ -215,4 +242,5 @@ func (c *cache) lost() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.feed.whole = false
+	c.feed.losses++
 }

@@ -87,8 +87,13 @@ func (f *feed) run(ctx context.Context) error {
 	f.facts.Store(nil)
 	messages, failed := f.subscribe(ctx)
 	synced, looked := make(chan error), make(chan error)
-	syncing := true
-	busy.Go(func() { send(ctx, synced, f.sync(ctx)) })
+	var syncing bool
+	var losses int
+	read := func() {
+		syncing, losses = true, f.cache.losses()
+		busy.Go(func() { send(ctx, synced, f.sync(ctx)) })
+	}
+	read()
 	busy.Go(func() { send(ctx, looked, f.look(ctx)) })
 	busy.Go(func() { (&endWatch{server: f.server}).run(ctx) })
 	audit := time.NewTicker(auditEvery)
@@ -103,16 +108,19 @@ func (f *feed) run(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			f.whole, syncing = true, false
-			f.cache.attempted(nil)
+			// Whoever reads from now on misses no event.
 			f.events.begin()
+			if !f.cache.synced(losses) {
+				read()
+				continue
+			}
+			f.whole, syncing = true, false
 			busy.Go(func() { f.resumeLogs(ctx) })
 		case err := <-looked:
 			return err
 		case <-f.cache.feed.kick:
 			if !syncing && !f.cache.whole() {
-				syncing = true
-				busy.Go(func() { send(ctx, synced, f.sync(ctx)) })
+				read()
 			}
 		case <-audit.C:
 			busy.Go(func() { f.audit(ctx) })

@@ -1,0 +1,75 @@
+package docker
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+
+	"github.com/docker/docker/api/types/container"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/crimux/crimux/backends"
+)
+
+// inspectedEngine calls seen after the n-th look at one container, before that
+// is told, and the next one after the following fails.
+type inspectedEngine struct {
+	*fakeEngine
+	id   string
+	n    atomic.Int32
+	seen func()
+}
+
+func (e *inspectedEngine) ContainerInspect(ctx context.Context, id string) (container.InspectResponse, error) {
+	if id != e.id {
+		return e.fakeEngine.ContainerInspect(ctx, id)
+	}
+	n := e.n.Add(1)
+	if n == 3 {
+		return container.InspectResponse{}, errInjected
+	}
+	c, err := e.fakeEngine.ContainerInspect(ctx, id)
+	if n == 1 {
+		e.seen()
+	}
+	return c, err
+}
+
+// feed feeds the cache until the test ends.
+func (b *bench) feed(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() { b.keepFed(ctx); close(ended) }()
+	t.Cleanup(func() { cancel(); <-ended })
+}
+
+// TestChangedWhileReading: a container that was stopped after it had been read,
+// and what came of that could not be, is not shown as running by the end of the
+// reading.
+func TestChangedWhileReading(t *testing.T) {
+	b := newBench(t)
+	sandbox, err := b.runPod(backends.NoJournal, podConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := b.CreateContainer(t.Context(), createRequest(sandbox))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.start(t, r.ContainerId)
+	stopped := make(chan error, 1)
+	b.server.engine = &inspectedEngine{fakeEngine: b.engine, id: r.ContainerId, seen: func() {
+		_, err := b.StopContainer(t.Context(), &runtimeapi.StopContainerRequest{ContainerId: r.ContainerId})
+		stopped <- err
+	}}
+	b.cache.lost()
+	b.feed(t)
+	if err := <-stopped; err != nil {
+		t.Fatal(err)
+	}
+	all, err := b.ListContainers(t.Context(), &runtimeapi.ListContainersRequest{})
+	if err != nil || len(all.Containers) != 1 || all.Containers[0].State != runtimeapi.ContainerState_CONTAINER_EXITED {
+		t.Errorf("listed %v, %v", all, err)
+	}
+}
