@@ -180,9 +180,7 @@ func TestCompactBySize(t *testing.T) {
 	if most > limit {
 		t.Errorf("%d bytes were in use, the most is %d", most, limit)
 	}
-	for deadline := time.Now().Add(10 * time.Second); l.tooLarge() && time.Now().Before(deadline); {
-		time.Sleep(time.Millisecond)
-	}
+	until(t, "a log that is not too large", func() bool { return !l.tooLarge() })
 	after := read(t, l)
 	if after.ops["stay"] != 2 && after.ops["op-u2999"] != 2 {
 		t.Errorf("what is left: %d operations", len(after.ops))
@@ -230,11 +228,12 @@ func TestShrink(t *testing.T) {
 				ended <- n
 				return
 			default:
-				if _, err := l.Append(started("b")).Wait(background); err != nil {
-					t.Error(err)
-				}
-				time.Sleep(100 * time.Microsecond)
 			}
+			if _, err := l.Append(started("b")).Wait(background); err != nil {
+				t.Error(err)
+			}
+			// However long it takes, they stay few beside what was taken out.
+			time.Sleep(time.Duration(100+n) * time.Microsecond)
 		}
 	}()
 	for range 3 {

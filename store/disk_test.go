@@ -32,9 +32,9 @@ func smallDisk(t *testing.T, size int) string {
 
 func until(t *testing.T, what string, fn func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !fn(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !fn(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within ten seconds", what)
+			t.Fatalf("%s: not within a minute", what)
 		}
 	}
 }

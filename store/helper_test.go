@@ -69,7 +69,7 @@ func holdOpen(args []string) error {
 		return err
 	}
 	fmt.Println("open")
-	time.Sleep(time.Minute)
+	time.Sleep(10 * time.Minute)
 	return l.Close()
 }
 

@@ -271,7 +271,7 @@ func TestRehearsalInterrupted(t *testing.T) {
 	root.SetArgs([]string{"replay", "staging/web", "--on", "containerd", "--config", n.config})
 	done := make(chan error, 1)
 	go func() { done <- root.ExecuteContext(ctx) }()
-	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(said.String(), "making a sandbox"); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !strings.Contains(said.String(), "making a sandbox"); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("it does not begin")
 		}

@@ -72,7 +72,8 @@ func listen(t *testing.T, addr string) net.Listener {
 
 // serveGRPC returns what ends it.
 func (c *collector) serveGRPC(t *testing.T, l net.Listener) (stop func()) {
-	s := grpc.NewServer(grpc.MaxRecvMsgSize(c.limit))
+	// What it has begun to take when it is ended must not be taken later.
+	s := grpc.NewServer(grpc.MaxRecvMsgSize(c.limit), grpc.WaitForHandlers(true))
 	collogspb.RegisterLogsServiceServer(s, c)
 	go s.Serve(l)
 	t.Cleanup(s.Stop)
@@ -188,10 +189,11 @@ func text(attrs []*commonpb.KeyValue) map[string]string {
 	return m
 }
 
-// eventually fails the test where something does not become so.
+// eventually fails the test where something does not become so, however busy
+// the machine is.
 func eventually(t *testing.T, what string, so func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !so(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !so(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal(what)
 		}

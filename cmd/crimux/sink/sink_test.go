@@ -105,7 +105,8 @@ func TestOutage(t *testing.T) {
 		refused++
 		return nil, status.Error(codes.Unauthenticated, "who is Bearer CANARY?")
 	})
-	l := listen(t, "127.0.0.1:0")
+	// From this address nobody connects, so that its port stays free meanwhile.
+	l := listen(t, "127.5.4.3:0")
 	addr := l.Addr().String()
 	stop := c.serveGRPC(t, l)
 	b.run(policy.Sink{Endpoint: "http://" + addr, Headers: []policy.Header{{Key: "authorization", Value: "Bearer CANARY"}}})
