@@ -43,10 +43,12 @@ func (s *server) CreateContainer(ctx context.Context, r *runtimeapi.CreateContai
 	op := s.ops.begin(journalIn(ctx))
 	var id string
 	if err := safely(func() (err error) {
-		id, err = s.create(ctx, spec, img, op)
-		return err
+		if id, err = s.create(ctx, spec, img, op); err != nil {
+			return err
+		}
+		return s.stays(sandbox.id)
 	}); err != nil {
-		return nil, s.undoCreate(ctx, op, err)
+		return nil, s.undoCreate(ctx, op, id != "", err)
 	}
 	s.settled(ctx, id)
 	s.made(op, id)
@@ -61,10 +63,11 @@ func (s *server) create(ctx context.Context, spec *containerSpec, img image.Insp
 	return s.createNamed(ctx, spec.config, spec.host, spec.id.name())
 }
 
-// undoCreate makes sure that a failed creation leaves nothing behind. It
-// returns cause, and what could not be undone.
-func (s *server) undoCreate(ctx context.Context, op string, cause error) error {
-	if !uncertain(cause) {
+// undoCreate makes sure that a failed creation leaves nothing behind, of which
+// it may be known that it was made. It returns cause, and what could not be
+// undone.
+func (s *server) undoCreate(ctx context.Context, op string, made bool, cause error) error {
+	if !made && !uncertain(cause) {
 		s.ops.set(op, opUndone)
 		return cause
 	}

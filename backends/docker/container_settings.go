@@ -16,16 +16,22 @@ func (s *server) applySettings(ctx context.Context, f *found) error {
 	if err == nil || errors.Is(err, errEnded) {
 		return nil
 	}
+	return s.startedInVain(ctx, f.ID, err)
+}
+
+// startedInVain ends a container that was started and must not run. It returns why,
+// and what went wrong with that.
+func (s *server) startedInVain(ctx context.Context, id string, err error) error {
 	code, text := codeOf(err), err.Error()
 	if st, ok := statusIn(err); ok {
 		code, text = st.Code(), st.Message()
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
 	defer cancel()
-	if failed := s.stop(ctx, f.ID, 0); failed != nil {
-		return status.Errorf(status.Code(failed), "start container %s: %s; and it could not be stopped again: %s", f.ID, text, status.Convert(failed).Message())
+	if failed := s.stop(ctx, id, 0); failed != nil {
+		return status.Errorf(status.Code(failed), "start container %s: %s; and it could not be stopped again: %s", id, text, status.Convert(failed).Message())
 	}
-	return status.Errorf(code, "start container %s: %s; it was stopped again", f.ID, text)
+	return status.Errorf(code, "start container %s: %s; it was stopped again", id, text)
 }
 
 // writeSettings writes what was remembered at the container's creation.

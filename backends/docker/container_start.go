@@ -39,6 +39,9 @@ func (s *server) StartContainer(ctx context.Context, r *runtimeapi.StartContaine
 	if err != nil {
 		return nil, err
 	}
+	if err := s.stays(f.sandboxID); err != nil {
+		return nil, s.startedInVain(ctx, f.ID, err)
+	}
 	if err := s.applySettings(ctx, f); err != nil {
 		return nil, err
 	}

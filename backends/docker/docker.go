@@ -163,6 +163,7 @@ func newServer(o Options, e engine, n networks, l logs, p namespaces) (*server, 
 		pods:     newAttachments(n, p, kept),
 		infra:    newInfraImage(o.PodInfraImage, e),
 		ops:      newOperations(),
+		leaving:  newDepartures(),
 		locks:    newKeyLocks(),
 		node: nodeOptions{
 			oomFloor: floor,

@@ -56,6 +56,7 @@ func (s *server) onSandbox(ctx context.Context, id string, do func(context.Conte
 // is still there, and ends the infra container. Where a DEL fails the sandbox
 // is not stopped: the caller tries again.
 func (s *server) stopSandbox(ctx context.Context, f *found) error {
+	defer s.leaving.begin(f.ID)()
 	if err := s.eachContainer(ctx, f.ID, func(ctx context.Context, c listed) error {
 		if c.State != container.StateRunning && c.State != container.StatePaused {
 			return nil
@@ -75,6 +76,7 @@ func (s *server) stopSandbox(ctx context.Context, f *found) error {
 
 // removeSandbox removes the sandbox and all that is in it.
 func (s *server) removeSandbox(ctx context.Context, f *found) error {
+	defer s.leaving.begin(f.ID)()
 	if err := s.stopSandbox(ctx, f); err != nil {
 		return err
 	}

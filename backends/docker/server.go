@@ -30,6 +30,7 @@ type server struct {
 	collect  bool // CollectNetworks does something
 	infra    *infraImage
 	ops      *operations
+	leaving  *departures
 	locks    *keyLocks
 	node     nodeOptions
 	stats    *nodeStats
