@@ -68,7 +68,7 @@ const (
 	// does not answer it.
 	versionUnknown = "N/A"
 	// askBound is how long the Engine may take to tell how it is.
-	askBound = 2 * time.Second
+	askBound = time.Second
 )
 
 // reachesContainerd is an error while the Engine can start nothing at all: a
