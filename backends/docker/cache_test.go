@@ -194,7 +194,7 @@ func TestAuditFindsWhatNoEventTold(t *testing.T) {
 	if err := errors.Join(b.engine.ContainerKill(t.Context(), killed, "KILL"), b.engine.ContainerRemove(t.Context(), removed, container.RemoveOptions{})); err != nil {
 		t.Fatal(err)
 	}
-	f := &feed{server: b.server, dirty: map[string]bool{}, wake: make(chan struct{}, 1)}
+	f := newFeed(b.server)
 	f.audit(t.Context())
 	if len(f.dirty) != 2 || !f.dirty[killed] || !f.dirty[removed] || f.dirty[kept] {
 		t.Errorf("marked %v", f.dirty)

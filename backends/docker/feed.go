@@ -45,7 +45,7 @@ func (s *server) keepFed(ctx context.Context) {
 	pause := reconnectFirst
 	for ctx.Err() == nil {
 		began := time.Now()
-		f := &feed{server: s, dirty: map[string]bool{}, wake: make(chan struct{}, 1)}
+		f := newFeed(s)
 		err := f.run(ctx)
 		if f.whole && time.Since(began) > reconnectMax {
 			pause = reconnectFirst
@@ -69,6 +69,12 @@ type feed struct {
 	mu    sync.Mutex
 	dirty map[string]bool // to be looked at
 	wake  chan struct{}
+	// untidy has a token when there is something to tidy.
+	untidy chan struct{}
+}
+
+func newFeed(s *server) *feed {
+	return &feed{server: s, dirty: map[string]bool{}, wake: make(chan struct{}, 1), untidy: make(chan struct{}, 1)}
 }
 
 // run subscribes, reads everything there is, and follows the events until they
@@ -95,6 +101,7 @@ func (f *feed) run(ctx context.Context) error {
 	}
 	read()
 	busy.Go(func() { send(ctx, looked, f.look(ctx)) })
+	busy.Go(func() { f.keepTidy(ctx) })
 	busy.Go(func() { (&endWatch{server: f.server}).run(ctx) })
 	audit := time.NewTicker(auditEvery)
 	defer audit.Stop()
@@ -174,8 +181,13 @@ func (f *feed) mark(id string) {
 	f.mu.Lock()
 	f.dirty[id] = true
 	f.mu.Unlock()
+	poke(f.wake)
+}
+
+// poke leaves a token in a channel that holds one.
+func poke(c chan<- struct{}) {
 	select {
-	case f.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -209,11 +221,26 @@ func (f *feed) lookAt(ctx context.Context, ids map[string]bool) error {
 	}
 	for id := range ids {
 		if c := f.cache.peek(id); c != nil && f.leftover(c) {
-			f.tidy(ctx)
+			poke(f.untidy)
 			break
 		}
 	}
 	return nil
+}
+
+// keepTidy removes leftovers until ctx is done. It takes as long as the Engine
+// and the network plugins do, for which no look may wait.
+func (f *feed) keepTidy(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-f.untidy:
+			bounded, cancel := context.WithTimeout(ctx, undoBound)
+			f.tidy(bounded)
+			cancel()
+		}
+	}
 }
 
 // sync makes the cache equal to the Engine, from whatever it was.
@@ -277,7 +304,7 @@ func (f *feed) audit(ctx context.Context) {
 	for _, id := range f.cache.missing(states, asked) {
 		f.mark(id)
 	}
-	f.tidy(ctx)
+	poke(f.untidy)
 }
 
 // refresh takes in what the Engine has of an id now. That there is nothing,

@@ -4,8 +4,10 @@ import (
 	"context"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/events"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/crimux/crimux/backends"
@@ -72,4 +74,30 @@ func TestChangedWhileReading(t *testing.T) {
 	if err != nil || len(all.Containers) != 1 || all.Containers[0].State != runtimeapi.ContainerState_CONTAINER_EXITED {
 		t.Errorf("listed %v, %v", all, err)
 	}
+}
+
+// TestTidyingHoldsUpNobody: while what is left of an undone creation is being
+// removed, which may take long, others' ends are seen.
+func TestTidyingHoldsUpNobody(t *testing.T) {
+	b := newBench(t)
+	other := podConfig()
+	other.Metadata.Uid = "u-2"
+	id, err := b.runPod(backends.NoJournal, other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.undoneOp(t, "op-late")
+	late := b.lateCreate(t, "op-late", time.Now())
+	removing, seen := make(chan struct{}), make(chan struct{})
+	b.server.engine = &pausedEngine{fakeEngine: b.engine, removing: func(string) { close(removing); <-seen }}
+	b.feed(t)
+	b.engine.messages <- events.Message{Action: events.ActionCreate, Actor: events.Actor{ID: late}}
+	<-removing
+	if err := b.engine.ContainerKill(t.Context(), id, "KILL"); err != nil {
+		t.Fatal(err)
+	}
+	b.engine.messages <- events.Message{Action: events.ActionDie, Actor: events.Actor{ID: id}}
+	defer waitFor(t, "removed", func() bool { return !b.has(late) })
+	defer close(seen)
+	waitFor(t, "die", func() bool { return b.listedPods(t)[id] == runtimeapi.PodSandboxState_SANDBOX_NOTREADY })
 }
