@@ -42,11 +42,11 @@ func (s *Server) observe(ctx context.Context, m *backends.Member, cause string) 
 	o := &eventpb.Observed{Cause: cause}
 	s.compareSandboxes(o, before, m.Name(), sandboxes.Body.Bytes())
 	s.compareContainers(o, before, m.Name(), containers.Body.Bytes())
-	all := size(o)
-	s.dropUnderway(o, before, m.Name())
-	again = size(o) < all
+	again = s.dropUnderway(o, before, m.Name(), began)
 	again = s.askExits(ctx, m, o) || again
 	err = s.reclaim(ctx, m, o)
+	// That has taken its time, too.
+	again = s.dropUnderway(o, before, m.Name(), began) || again
 	if size(o) > 0 {
 		err = errors.Join(err, s.remember(ctx, o, m.Name()))
 	}
@@ -159,11 +159,14 @@ func endUnknown(ctr *eventpb.Container) bool {
 	return ctr.GetState() == eventpb.ContainerState_CONTAINER_STATE_EXITED && ctr.GetReason() == ""
 }
 
-// dropUnderway takes out of o what an operation under way is about, and what
-// has changed since the backend was asked: the answer was older than that.
-func (s *Server) dropUnderway(o *eventpb.Observed, before knowledge, backend string) {
+// dropUnderway takes out of o what an operation is about that is under way, or
+// has ended since the look began, and what has changed since the backend was
+// asked: the answer was older than that. dropped says that there was any.
+func (s *Server) dropUnderway(o *eventpb.Observed, before knowledge, backend string, began time.Time) (dropped bool) {
+	all := size(o)
 	s.log.View(func(st *store.State) {
 		busy := underway(st, backend)
+		s.recent.addTo(busy, backend, began)
 		o.Sandboxes = kept(o.Sandboxes, func(sb *eventpb.Sandbox) bool {
 			return !busy.sandboxes[sb.GetId()] && !busy.pods[podID(sb.GetPod())] && st.Sandbox(sb.GetId()) == before.sandboxes[sb.GetId()]
 		})
@@ -178,30 +181,7 @@ func (s *Server) dropUnderway(o *eventpb.Observed, before knowledge, backend str
 			return !busy.containers[id] && !busy.sandboxes[before.containers[id].GetSandboxId()] && st.Container(id) == before.containers[id]
 		})
 	})
-}
-
-// busy is what the open operations on a backend are about.
-type busy struct {
-	sandboxes, containers map[string]bool
-	pods, creating        map[string]bool
-}
-
-func underway(st *store.State, backend string) busy {
-	b := busy{make(map[string]bool), make(map[string]bool), make(map[string]bool), make(map[string]bool)}
-	for op := range st.OperationsOf(backend) {
-		in := op.GetIntent()
-		switch in.GetMethod() {
-		case "RunPodSandbox", "RestorePod":
-			b.pods[podID(in.GetPod())] = true
-		case "CreateContainer":
-			b.creating[containerID(in.GetSandboxId(), in.GetContainerName(), in.GetContainerAttempt())] = true
-		case "StopPodSandbox", "RemovePodSandbox":
-			b.sandboxes[in.GetSandboxId()] = true
-		default:
-			b.containers[in.GetContainerId()] = true
-		}
-	}
-	return b
+	return size(o) < all
 }
 
 func podID(p *eventpb.PodKey) string {

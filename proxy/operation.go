@@ -105,6 +105,7 @@ func (s *Server) perform(ctx context.Context, c *call) (backends.Answer, error) 
 			"%s was not begun, since the event log cannot be written: %v", c.method.name, err)
 	}
 	a, err := s.effect(ctx, c, &journal{log: s.log, op: op, backend: c.target.Name()})
+	s.recent.note(c.target.Name(), c.intent)
 	out := &eventpb.Event{Op: op, Backend: c.target.Name(), Kind: &eventpb.Event_Outcome{Outcome: outcome(c, a, err, time.Since(began))}}
 	if werr := s.close(ctx, c, out); werr != nil {
 		return backends.Answer{}, werr

@@ -50,6 +50,7 @@ type Server struct {
 	flights flights
 	probes  probes
 	late    late
+	recent  recentOps
 	lanes   map[string]*lane
 	bringer bringer
 	givenBy givenBy
