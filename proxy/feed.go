@@ -66,7 +66,7 @@ func newFeed(s *Server, m *backends.Member) *feed {
 			}
 			// A record can always be encoded: its strings are UTF-8.
 			item, _ := proto.Marshal(sandboxAnswer(sb))
-			f.told[sb.GetId()] = told{sandboxPhase(item), sb.GetId(), item}
+			f.told[sb.GetId()] = told{phase: sandboxPhase(item), sandbox: sb.GetId(), item: item}
 		}
 		for ctr := range st.ContainersOf(m.Name()) {
 			if isRehearsal(ctr.GetLabels()) {
@@ -175,7 +175,7 @@ func (f *feed) heard(event wire.Message) {
 	if phase, ok := phaseOf(event.Int(2)); ok {
 		f.mu.Lock()
 		have := f.told[id]
-		have.phase, have.sandbox = max(phase, have.phase), cmp.Or(sandbox, have.sandbox)
+		have.phase, have.sandbox, have.heard = max(phase, have.phase), cmp.Or(sandbox, have.sandbox), time.Now()
 		f.told[id] = have
 		f.mu.Unlock()
 	}
@@ -192,6 +192,8 @@ type told struct {
 	// item is of sandboxes the item of a list: when they are gone, nobody
 	// else knows them.
 	item wire.Message
+	// heard is when the backend itself told of it last.
+	heard time.Time
 }
 
 // phase is how far a sandbox or container has come.
@@ -232,6 +234,10 @@ type change struct {
 	kind runtimeapi.ContainerEventType
 }
 
+// overtaken tells whether the backend has told of what a change is of since the
+// look that has shown it was taken in. f.mu is held.
+func (f *feed) overtaken(c change) bool { return f.told[c.id].heard.After(c.told.heard) }
+
 // seen takes in what a look at the backend that began at began has shown,
 // and returns what nobody has told of. Where the backend's own stream was open
 // from before the look before this one, it has told of everything itself.
@@ -250,6 +256,7 @@ func (f *feed) seen(began time.Time, sandboxes, containers wire.Message) []chang
 		if from == phaseDeleted {
 			return // The list is older than the news.
 		}
+		t.heard = f.told[id].heard
 		if !quiet {
 			changes = append(changes, between(id, t, from)...)
 		}
@@ -275,6 +282,11 @@ func (f *feed) seen(began time.Time, sandboxes, containers wire.Message) []chang
 		note(item.String(1), told{phase: containerPhase(item), sandbox: item.String(2)})
 		return true
 	})
+	for id, t := range f.told {
+		if _, there := now[id]; !there && !t.heard.Before(began) {
+			now[id] = t // It may be newer than the lists.
+		}
+	}
 	if !quiet {
 		changes = append(changes, f.goneFrom(now)...)
 	}

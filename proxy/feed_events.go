@@ -34,7 +34,17 @@ func (f *feed) tell(ctx context.Context, changes []change) {
 		event = appendInt(event, 2, int64(c.kind))
 		event = appendInt(event, 3, time.Now().UnixNano())
 		event = append(event, pods[c.told.sandbox]...)
-		f.s.events.publish(f.s.eventOut(event, f.m.Name()))
+		f.publish(c, f.s.eventOut(event, f.m.Name()))
+	}
+}
+
+// publish publishes the event of a change, unless the backend has told of what
+// came after it already: what is started must not come after what is stopped.
+func (f *feed) publish(c change, event wire.Message) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.overtaken(c) {
+		f.s.events.publish(event)
 	}
 }
 
