@@ -33,6 +33,9 @@ type attendant struct {
 	asking sync.Mutex
 
 	mu sync.Mutex
+	// came counts how often the backend has come up: an answer of before that
+	// is not one of the backend that is there now.
+	came uint64
 	// driver is the cgroup driver, "" where it is not known; learned is set
 	// once the backend was asked since it came up.
 	driver  string
@@ -57,9 +60,17 @@ func (t *attendant) healthChanged(h backends.Health) {
 		return
 	}
 	t.mu.Lock()
+	t.came++
 	t.learned, t.descriptors, t.told = false, nil, 0
 	t.mu.Unlock()
 	t.wake()
+}
+
+// arrival is the number of the backend's coming up that is the present one.
+func (t *attendant) arrival() uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.came
 }
 
 func (t *attendant) wake() {

@@ -92,7 +92,7 @@ func (t *attendant) learn(ctx context.Context) (ok bool) {
 	t.asking.Lock()
 	defer t.asking.Unlock()
 	t.mu.Lock()
-	learned := t.learned
+	learned, came := t.learned, t.came
 	t.mu.Unlock()
 	if learned {
 		return true
@@ -105,6 +105,9 @@ func (t *attendant) learn(ctx context.Context) (ok bool) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.came != came {
+		return false
+	}
 	t.learned = true
 	if driver != "" && driver != t.driver {
 		t.driver = driver

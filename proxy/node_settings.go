@@ -45,7 +45,7 @@ func (c *nodeSettings) last() ([]byte, uint64) {
 func (c *nodeSettings) tell(ctx context.Context, t *attendant) (ok bool) {
 	body, number := c.last()
 	t.mu.Lock()
-	told := t.told
+	told, came := t.told, t.came
 	t.mu.Unlock()
 	if told >= number {
 		return true
@@ -59,17 +59,21 @@ func (c *nodeSettings) tell(ctx context.Context, t *attendant) (ok bool) {
 		a.Body.Free()
 	}
 	t.s.noteCalled(t.m.Name(), m, new(eventpb.Intent), err, time.Since(began))
-	return t.took(number, err)
+	return t.took(number, came, err)
 }
 
-// took notes what a backend answered to a config; ok is false where it did
-// not get to answer.
-func (t *attendant) took(number uint64, err error) (ok bool) {
+// took notes what a backend answered to a config, which was sent when it had
+// come up that many times; ok is false where it did not get to answer, or has
+// come up again since.
+func (t *attendant) took(number, came uint64, err error) (ok bool) {
 	if err != nil && absent(err) {
 		return false
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.came != came {
+		return false
+	}
 	t.told = max(t.told, number)
 	return true
 }
@@ -79,12 +83,16 @@ func (t *attendant) took(number uint64, err error) (ok bool) {
 func (s *Server) updateRuntimeConfig(ctx context.Context, m *method, frame *backends.Frame) (backends.Answer, error) {
 	began := time.Now()
 	number := s.settings.set(frame.Bytes())
+	came := make(map[string]uint64)
+	for name, t := range s.attendants {
+		came[name] = t.arrival()
+	}
 	ans := backends.Answer{Body: backends.NewFrame(nil)}
 	var failed error
 	for _, p := range ask(ctx, s.set.All(), m.full, frame) {
 		s.noteCalled(p.member.Name(), m, new(eventpb.Intent), p.err, time.Since(began))
 		t := s.attendants[p.member.Name()]
-		if !t.took(number, p.err) {
+		if !t.took(number, came[p.member.Name()], p.err) {
 			t.wake()
 		}
 		if p.err != nil && status.Code(p.err) != codes.Unimplemented && failed == nil {

@@ -354,6 +354,36 @@ func TestRuntimeConfigReachesAll(t *testing.T) {
 	}
 }
 
+// TestRuntimeConfigOfARuntimeThatCameBack: one that was restarted after it took
+// the config, while another was still asked, is owed it.
+func TestRuntimeConfigOfARuntimeThatCameBack(t *testing.T) {
+	n := newIdleNode(t)
+	a := n.server.attendants["a"]
+	n.b.during("UpdateRuntimeConfig", func() {
+		eventually(t, "a has been asked", func() bool { return n.a.called("UpdateRuntimeConfig") == 1 })
+		a.healthChanged(backends.Health{Up: true})
+	})
+	n.do(t, runtimeapi.RuntimeService_UpdateRuntimeConfig_FullMethodName, &runtimeapi.UpdateRuntimeConfigRequest{
+		RuntimeConfig: &runtimeapi.RuntimeConfig{NetworkConfig: &runtimeapi.NetworkConfig{PodCidr: "10.1.0.0/24"}},
+	})
+	if !n.server.settings.tell(t.Context(), a) || n.a.called("UpdateRuntimeConfig") != 2 {
+		t.Errorf("it was told %d times", n.a.called("UpdateRuntimeConfig"))
+	}
+}
+
+// TestACgroupDriverOfBefore is not that of the runtime that has come back.
+func TestACgroupDriverOfBefore(t *testing.T) {
+	n := newIdleNode(t)
+	b := n.server.attendants["b"]
+	n.b.during("RuntimeConfig", func() { b.healthChanged(backends.Health{Up: true}) })
+	if b.learn(t.Context()) {
+		t.Error("what the runtime said before it was restarted counts")
+	}
+	if !b.learn(t.Context()) || b.cgroupDriver() != "cgroupfs" {
+		t.Errorf("driver %q", b.cgroupDriver())
+	}
+}
+
 // TestStatsOfSome: of statistics a part is better than nothing, and a runtime
 // that has none is passed over; it is an error where none has.
 func TestStatsOfSome(t *testing.T) {
