@@ -255,7 +255,7 @@ func TestWeb(t *testing.T) {
 func get(t *testing.T, at string) {
 	t.Helper()
 	client := http.Client{Timeout: time.Second}
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		r, err := client.Get(at)
 		if err == nil {
 			body := make([]byte, 100)

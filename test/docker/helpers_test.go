@@ -172,10 +172,11 @@ func (c cri) pods() map[string]*runtimeapi.PodSandbox {
 	return all
 }
 
-// eventually waits until a condition holds.
+// eventually waits until a condition holds, for less than the half minute after
+// which the backend looks at all there is.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for end := time.Now().Add(15 * time.Second); !holds(); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(25 * time.Second); !holds(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("%s: waited too long", what)
 		}
@@ -185,7 +186,7 @@ func eventually(t *testing.T, what string, holds func() bool) {
 // exited waits for a container's end.
 func (c cri) exited(id string) *runtimeapi.ContainerStatus {
 	c.t.Helper()
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		if st := c.status(id); st.State == runtimeapi.ContainerState_CONTAINER_EXITED {
 			return st
 		}
@@ -206,8 +207,8 @@ func noLeak(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		var diff []string
-		// The kernel takes a moment for links of a dead namespace.
-		for range 20 {
+		// The kernel takes a moment for links of a dead namespace, or longer.
+		for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 			now, err := node.lab.Footprint(ctx)
 			if err != nil {
 				t.Error(err)
@@ -216,7 +217,6 @@ func noLeak(t *testing.T) {
 			if diff = before.Diff(now); len(diff) == 0 {
 				return
 			}
-			time.Sleep(100 * time.Millisecond)
 		}
 		t.Errorf("left behind:\n%s", strings.Join(diff, "\n"))
 	})

@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -88,7 +89,7 @@ func TestLogRotation(t *testing.T) {
 	noLeak(t)
 	c := kubelet(t)
 	_, ctr, cfg := running(t, c, func(_ *runtimeapi.PodSandboxConfig, r *runtimeapi.ContainerConfig) {
-		r.Command = []string{"sh", "-c", "i=0; while [ $i -lt 300 ]; do i=$((i+1)); echo line $i; sleep 0.005; done"}
+		r.Command = []string{"sh", "-c", "i=0; while [ $i -lt 300 ]; do i=$((i+1)); echo line $i; sleep 0.005; done; sleep 1000"}
 	})
 	log := filepath.Join(cfg.LogDirectory, "main/0.log")
 	var all []byte
@@ -104,6 +105,9 @@ func TestLogRotation(t *testing.T) {
 		}
 		all = append(all, part...)
 	}
+	// However long that took, it has not ended by itself.
+	eventually(t, "all lines have come", func() bool { return bytes.Count(all, []byte("\n"))+consecutiveLines(t, log) >= 300 })
+	must[runtimeapi.StopContainerResponse](c, runtimeService+"StopContainer", &runtimeapi.StopContainerRequest{ContainerId: ctr})
 	c.exited(ctr)
 	last, err := os.ReadFile(log)
 	if err != nil {

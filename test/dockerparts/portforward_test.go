@@ -121,7 +121,7 @@ func forwardOddly(t *testing.T, conn httpstream.Connection) {
 		}
 		// The client has not closed its side: the session ends all the same.
 		begin := time.Now()
-		if b, _ := io.ReadAll(failed); len(b) != 0 || time.Since(begin) > 3*time.Second {
+		if b, _ := io.ReadAll(failed); len(b) != 0 || time.Since(begin) > 30*time.Second {
 			t.Errorf("error stream %q after %v", b, time.Since(begin))
 		}
 	})
@@ -160,7 +160,7 @@ func TestPortForwardClientGone(t *testing.T) {
 	check(t, conn.Close())
 	select {
 	case <-gone:
-	case <-time.After(5 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("the pod's connection is still open")
 	}
 }

@@ -41,14 +41,14 @@ func TestSocketsHaveTheirModes(t *testing.T) {
 // TestASecondDaemonIsTurnedAway within a second, and is told who is there.
 func TestASecondDaemonIsTurnedAway(t *testing.T) {
 	n := start(t, node.Options{NoDocker: true})
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	began := time.Now()
 	_, err := n.Run(ctx, "serve")
 	if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("process %d", n.PID())) {
 		t.Errorf("the second daemon says %v", err)
 	}
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > 20*time.Second { // and not as long as the first one lives
 		t.Errorf("it took %s", took)
 	}
 	if _, err := n.Version(ctx, &runtimeapi.VersionRequest{}); err != nil {
@@ -105,7 +105,7 @@ func TestSocketActivation(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if _, err := n.Version(ctx, &runtimeapi.VersionRequest{}); err != nil {
 		t.Errorf("through the passed socket: %v", err)
@@ -165,7 +165,7 @@ func TestStartsWhileABackendIsDown(t *testing.T) {
 // TestAHungEngineIsOnlyItself: while dockerd hangs, lists stay whole and pods
 // on containerd are made as ever.
 func TestAHungEngineIsOnlyItself(t *testing.T) {
-	n := start(t, node.Options{Extra: "health: {probeInterval: 200ms, downAfter: 1s}\n"})
+	n := start(t, node.Options{Extra: "health: {probeInterval: 200ms, downAfter: 4s}\n"})
 	p := runSleep(t, n, "docker", "frozen")
 	if err := shared.PauseDocker(t.Context()); err != nil {
 		t.Fatal(err)
@@ -185,7 +185,7 @@ func TestAHungEngineIsOnlyItself(t *testing.T) {
 		t.Errorf("the list is %v", got)
 	}
 	eventually(t, "a call for the hung engine is answered at once", func() error {
-		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		defer cancel()
 		_, err := n.PodSandboxStatus(ctx, &runtimeapi.PodSandboxStatusRequest{PodSandboxId: p.Sandbox})
 		if status.Code(err) != codes.Unavailable {

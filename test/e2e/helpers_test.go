@@ -53,10 +53,13 @@ func get(ip string) (string, error) {
 	return "", err
 }
 
+// eventually waits for what takes a moment on an idle machine. On a busy one it
+// may take long; but what Docker's events should have told must not be found by
+// the look at all of it, each half minute.
 func eventually(t *testing.T, what string, ok func() error) {
 	t.Helper()
 	var err error
-	for range 100 {
+	for tries, end := 0, time.Now().Add(25*time.Second); tries < 100 || time.Now().Before(end); tries++ {
 		if err = ok(); err == nil {
 			return
 		}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -34,10 +35,11 @@ func smallDisk(t *testing.T, mount ...string) string {
 // disk of another pod's log is part of.
 func answersFast(t *testing.T, n *node.Node, stuck *printer, healthy *printer) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	// The first status of a container that has ended may wait for its log.
-	for _, p := range []*printer{stuck, stuck, stuck, stuck, healthy} {
+	// The first status of a container that has ended may wait two seconds for
+	// its log; were it each one, the time would not do.
+	for _, p := range append(slices.Repeat([]*printer{stuck}, 12), healthy) {
 		if _, err := n.ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: p.Container}); err != nil {
 			t.Errorf("status of %s: %v", p.Config.Metadata.Name, err)
 		}
@@ -101,7 +103,7 @@ func TestFullLogDiskDelaysOnlyItsLog(t *testing.T) {
 	answersFast(t, n, stuck, healthy)
 
 	// A container that ends with the disk still full is started as any other.
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	if _, err := n.RunPod(ctx, "docker", node.PodConfig("brief", disk), node.ContainerConfig("main", shared.Image("busybox"), "sh", "-c", "seq 100000")); err != nil {
 		t.Errorf("a pod on the full disk: %v", err)
@@ -120,10 +122,10 @@ func TestFullLogDiskDelaysOnlyItsLog(t *testing.T) {
 	if err := os.Remove(ballast); err != nil {
 		t.Fatal(err)
 	}
-	stuck.waitFor("end", 20*time.Second)
+	stuck.waitFor("end", 30*time.Second)
 	stuck.complete(10_000)
 	healthy.tell("end")
-	healthy.waitFor("end", 10*time.Second)
+	healthy.waitFor("end", 30*time.Second)
 	healthy.complete(20)
 }
 
@@ -190,7 +192,7 @@ func TestHungLogDiskDelaysOnlyItsLog(t *testing.T) {
 		return err
 	})
 	answersFast(t, n, stuck, healthy)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	if err := n.RemovePod(ctx, gone.Sandbox); err != nil {
 		t.Errorf("a pod whose log hangs: %v", err)
@@ -199,6 +201,6 @@ func TestHungLogDiskDelaysOnlyItsLog(t *testing.T) {
 		t.Error("the frozen disk was written to")
 	}
 	thaw()
-	stuck.waitFor("end", 10*time.Second)
+	stuck.waitFor("end", 30*time.Second)
 	stuck.complete(10_000)
 }

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/pkg/stdcopy"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/crimux/crimux/test/node"
@@ -161,6 +163,23 @@ func (p *printer) waitFor(text string, bound time.Duration) {
 	}
 }
 
+// printed checks that the Engine has a line of at least that number.
+func (p *printer) printed(least int) error {
+	r, err := shared.Docker().ContainerLogs(p.t.Context(), p.Container, container.LogsOptions{ShowStdout: true, Tail: "1"})
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	var out strings.Builder
+	if _, err := stdcopy.StdCopy(&out, &out, r); err != nil {
+		return err
+	}
+	if n, err := strconv.Atoi(strings.TrimSpace(out.String())); err != nil || n < least {
+		return &notYet{out.String()}
+	}
+	return nil
+}
+
 // grows waits until more is written to the log.
 func (p *printer) grows() {
 	p.t.Helper()
@@ -178,9 +197,11 @@ func (p *printer) grows() {
 // between its two steps. Every line is there once and in its place.
 func TestLogSurvivesKills(t *testing.T) {
 	n := startKeeping(t, "4m", 50)
-	// At full speed but for short rests, so that it lasts; at most 2 million
-	// lines, which is below what the Engine keeps, in many files.
-	p := runPrinter(t, n, "counter", logs(t), `i=0; until [ -e /tell/end ] || [ $i = 400 ]; do seq $((i*5000)) $((i*5000+4999)); i=$((i+1)); sleep 0.04; done; echo end`)
+	// At full speed but for short rests, and longer ones where the kills take
+	// their time, so that it lasts; at most 2 million lines, which is below what
+	// the Engine keeps, in many files.
+	p := runPrinter(t, n, "counter", logs(t), `i=0; until [ -e /tell/end ] || [ $i = 400 ]; do
+		seq $((i*5000)) $((i*5000+4999)); i=$((i+1)); if [ $i -lt 200 ]; then sleep 0.04; else sleep 0.5; fi; done; echo end`)
 	for kill := range 10 {
 		p.grows()
 		if kill == 3 {
@@ -276,13 +297,13 @@ func TestOutrunLogHasACountedGap(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.tell("burst")
-	time.Sleep(2 * time.Second)
+	eventually(t, "the Engine has more than it keeps", func() error { return p.printed(50_000) })
 	if err := n.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	p.grows()
 	p.tell("end")
-	p.waitFor("end", 10*time.Second)
+	p.waitFor("end", 30*time.Second)
 	all, _ := p.numbers()
 	holes := 0
 	for i := 1; i < len(all); i++ {

@@ -156,7 +156,7 @@ func (o *outage) ended(p *node.Pod) {
 // of, and checks that crimux does then. dockerd takes ten seconds over it.
 func (o *outage) missed(back time.Time) {
 	o.t.Helper()
-	deadline := time.Now().Add(40 * time.Second)
+	deadline := time.Now().Add(90 * time.Second)
 	for {
 		c, err := o.l.Docker().ContainerInspect(o.t.Context(), o.d.Container)
 		o.must(err)

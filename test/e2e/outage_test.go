@@ -114,7 +114,7 @@ func (o *outage) told(want string) {
 func (o *outage) toldOf(want string, right func(e string) bool) {
 	o.t.Helper()
 	var got []string
-	timeout := time.After(20 * time.Second)
+	timeout := time.After(25 * time.Second)
 	for {
 		select {
 		case e := <-o.events:

@@ -309,23 +309,8 @@ func TestReplayIsUndoneAfterACrash(t *testing.T) {
 		p := runSleep(t, n, way.from, "crash-"+way.from)
 		own[p.Sandbox], own[p.Container] = true, true
 		for _, after := range []time.Duration{0, 500 * time.Millisecond, 2 * time.Second} {
-			done := make(chan error, 1)
-			go func() {
-				_, err := n.Run(t.Context(), "replay", "crash-"+way.from, "--on", way.on, "--level", "start")
-				done <- err
-			}()
-			eventually(t, "the rehearsal is there", func() error {
-				if len(way.there(t)) == 0 {
-					return &notYet{"nothing"}
-				}
-				return nil
-			})
-			time.Sleep(after)
-			if err := n.Kill(); err != nil {
-				t.Fatal(err)
-			}
-			if err := <-done; err == nil {
-				t.Error("a rehearsal whose daemon was killed has ended well")
+			for !killedInRehearsal(t, n, []string{"replay", "crash-" + way.from, "--on", way.on, "--level", "start"}, way.there, after) {
+				t.Logf("after %s the rehearsal was over", after)
 			}
 			if err := n.Start(t.Context()); err != nil {
 				t.Fatal(err)
@@ -347,6 +332,39 @@ func TestReplayIsUndoneAfterACrash(t *testing.T) {
 			}
 		}
 	}
+}
+
+// killedInRehearsal begins a rehearsal and kills the daemon a while after it is
+// seen to be there, or tells that it was too late for that.
+func killedInRehearsal(t *testing.T, n *node.Node, command []string, there func(*testing.T) []string, after time.Duration) bool {
+	t.Helper()
+	done := make(chan error, 1)
+	go func() {
+		_, err := n.Run(t.Context(), command...)
+		done <- err
+	}()
+	eventually(t, "the rehearsal is there", func() error {
+		if len(there(t)) == 0 {
+			return &notYet{"nothing"}
+		}
+		return nil
+	})
+	time.Sleep(after)
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Fatal(err)
+		}
+		return false
+	default:
+	}
+	if err := n.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err == nil {
+		t.Error("a rehearsal whose daemon was killed has ended well")
+	}
+	return true
 }
 
 // TestReplayInterrupted: who ends the command ends the rehearsal.

@@ -15,7 +15,7 @@ import (
 )
 
 // killWait is how long killed processes may take to go.
-const killWait = 5 * time.Second
+const killWait = 30 * time.Second
 
 // process is one entry of /proc, as far as the lab needs it.
 type process struct {

@@ -71,7 +71,7 @@ func (l *Lab) leaks(ctx context.Context) ([]string, error) {
 		}
 	}
 	// Engines finish some cleaning after they have answered; what is still there then is a leak.
-	settle, cancel := context.WithTimeout(ctx, 3*time.Second)
+	settle, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	return l.Settled(settle, Footprint{})
 }

@@ -26,8 +26,9 @@ import (
 	"github.com/crimux/crimux/test/lab"
 )
 
-// ready bounds the wait for the daemon's socket.
-const ready = 10 * time.Second
+// ready bounds the wait for the daemon's socket, for its backends and for its
+// end: a second on an idle machine, and much more on a busy one.
+const ready = time.Minute
 
 // maxMessage is the kubelet's own limit.
 const maxMessage = 16 << 20
@@ -257,7 +258,7 @@ func (n *Node) end(sig syscall.Signal) error {
 	}
 	select {
 	case <-n.exited:
-	case <-time.After(2 * ready):
+	case <-time.After(ready):
 		n.cmd.Process.Kill()
 		<-n.exited
 		return fmt.Errorf("the daemon did not end on %v:\n%s", sig, n.Output())
