@@ -104,11 +104,19 @@ func (c *collector) collect(ctx context.Context, all []backends.NetworkCollector
 		}
 	}
 	var keep []string
+	open := false
 	c.s.log.View(func(st *store.State) {
 		for sb := range st.Sandboxes() {
 			keep = append(keep, sb.GetId())
 		}
+		for op := range st.Operations() {
+			open = open || op.GetIntent().GetRoute() != nil
+		}
 	})
+	if open {
+		// One of a run before: looks leave its sandbox to its recovery.
+		return errors.New("what came of a sandbox that was being made is not known yet")
+	}
 	for _, n := range all {
 		if err := n.CollectNetworks(ctx, keep); err != nil {
 			return err

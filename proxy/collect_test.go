@@ -10,6 +10,8 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/crimux/crimux/backends"
+	"github.com/crimux/crimux/store"
+	"github.com/crimux/crimux/store/eventpb"
 )
 
 // sweeper records what it was told to keep.
@@ -73,6 +75,31 @@ func TestNetworksAreCollectedWithAllKnown(t *testing.T) {
 	told := len(w.kept)
 	if err := collect(); err == nil || len(w.kept) != told {
 		t.Errorf("collected without knowing all: %v", err)
+	}
+}
+
+// TestNetworksOfWhatIsNotRecovered: a sandbox that a crash left half known may
+// live, and is not known before its operation was recovered.
+func TestNetworksOfWhatIsNotRecovered(t *testing.T) {
+	n := newNode(t)
+	n.b.edit(func() {
+		n.b.sandboxes["left"] = &runtimeapi.PodSandbox{Id: "left", Metadata: &runtimeapi.PodSandboxMetadata{Name: "web", Uid: "u", Namespace: "ns"}}
+	})
+	op, pod := store.NewOp(), &eventpb.PodKey{Namespace: "ns", Name: "web", Uid: "u"}
+	intent := &eventpb.Intent{Method: "RunPodSandbox", Pod: pod, Route: &eventpb.Route{Backend: "b"}}
+	if _, err := n.log.Append(&eventpb.Event{Op: op, Backend: "b", Kind: &eventpb.Event_Intent{Intent: intent}}).Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w := &sweeper{}
+	if err := n.server.collector.collect(t.Context(), []backends.NetworkCollector{w}); err == nil || len(w.kept) != 0 {
+		t.Errorf("told to keep %q, error %v", w.kept, err)
+	}
+	done := &eventpb.Event{Op: op, Backend: "b", Kind: &eventpb.Event_Outcome{Outcome: &eventpb.Outcome{Id: "left"}}}
+	if _, err := n.log.Append(done).Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.server.collector.collect(t.Context(), []backends.NetworkCollector{w}); err != nil || len(w.kept) != 1 || !slices.Equal(w.kept[0], []string{"left"}) {
+		t.Errorf("told to keep %q, error %v", w.kept, err)
 	}
 }
 
