@@ -48,6 +48,12 @@ func (l *keptLogs) Forget(id string) {
 	delete(l.followed, id)
 }
 
+func (l *keptLogs) follows(id string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.followed[id]
+}
+
 // withLog is a bench with a created container whose log is copied.
 func withLog(t *testing.T) (b *bench, l *keptLogs, id string) {
 	t.Helper()

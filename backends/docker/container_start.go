@@ -13,7 +13,7 @@ import (
 // Engine would start an ended one again. So nobody else starts it between the
 // look and the start, nor changes its resources before it has those that it was
 // made with.
-func (s *server) StartContainer(ctx context.Context, r *runtimeapi.StartContainerRequest) (*runtimeapi.StartContainerResponse, error) {
+func (s *server) StartContainer(ctx context.Context, r *runtimeapi.StartContainerRequest) (_ *runtimeapi.StartContainerResponse, err error) {
 	unlock, err := s.locks.lock(ctx, r.GetContainerId())
 	if err != nil {
 		return nil, s.fail(err, "start container %s: wait for another call on it", r.GetContainerId())
@@ -23,6 +23,11 @@ func (s *server) StartContainer(ctx context.Context, r *runtimeapi.StartContaine
 	if err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			s.late.note(f.ID)
+		}
+	}()
 	switch f.criState() {
 	case runtimeapi.ContainerState_CONTAINER_CREATED:
 		if err := s.engine.ContainerStart(ctx, f.ID, container.StartOptions{}); err != nil {
@@ -34,21 +39,31 @@ func (s *server) StartContainer(ctx context.Context, r *runtimeapi.StartContaine
 	default:
 		return nil, status.Errorf(codes.FailedPrecondition, "container %s has ended: make another", f.ID)
 	}
-	// The Engine names the log only now.
-	f, err = s.inspect(ctx, typeContainer, f.ID)
-	if err != nil {
+	if err := s.finishStart(ctx, f.ID); err != nil {
 		return nil, err
-	}
-	if err := s.stays(f.sandboxID); err != nil {
-		return nil, s.startedInVain(ctx, f.ID, err)
-	}
-	if err := s.applySettings(ctx, f); err != nil {
-		return nil, err
-	}
-	if err := s.logs.follow(f); err != nil {
-		return nil, s.fail(err, "log of container %s", f.ID)
 	}
 	return &runtimeapi.StartContainerResponse{}, nil
+}
+
+// finishStart gives a started container all that is not the Engine's. The caller
+// holds its lock.
+func (s *server) finishStart(ctx context.Context, id string) error {
+	// The Engine names the log only now.
+	f, err := s.inspect(ctx, typeContainer, id)
+	if err != nil {
+		return err
+	}
+	if err := s.stays(f.sandboxID); err != nil {
+		return s.startedInVain(ctx, id, err)
+	}
+	if err := s.applySettings(ctx, f); err != nil {
+		return err
+	}
+	if err := s.logs.follow(f); err != nil {
+		return s.fail(err, "log of container %s", id)
+	}
+	s.late.forget(id)
+	return nil
 }
 
 // StopContainer implements the RuntimeService. That the container does not run

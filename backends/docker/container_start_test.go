@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/events"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -78,5 +79,56 @@ func TestStartsOnce(t *testing.T) {
 	again.Wait()
 	if e.starts != 1 {
 		t.Errorf("it was started %d times", e.starts)
+	}
+}
+
+// absentEngine does not answer a start in time.
+type absentEngine struct{ *fakeEngine }
+
+func (absentEngine) ContainerStart(context.Context, string, container.StartOptions) error {
+	return context.DeadlineExceeded
+}
+
+// TestLateStart: a container that the Engine has started after nobody waited for
+// it any more has its log all the same.
+func TestLateStart(t *testing.T) {
+	b, l, id := withLog(t)
+	b.server.engine = absentEngine{b.engine}
+	b.feed(t)
+	for range 2 {
+		if _, err := b.StartContainer(t.Context(), &runtimeapi.StartContainerRequest{ContainerId: id}); status.Code(err) != codes.DeadlineExceeded {
+			t.Fatalf("started: %v", err)
+		}
+	}
+	if err := b.engine.ContainerStart(t.Context(), id, container.StartOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	b.engine.messages <- events.Message{Action: events.ActionStart, Actor: events.Actor{ID: id}}
+	waitFor(t, "its log", func() bool { return l.follows(id) })
+	waitFor(t, "all that it lacked", func() bool { return len(b.late.ids()) == 0 })
+}
+
+// TestLateStartThatFailed: nothing is kept of what was never started.
+func TestLateStartThatFailed(t *testing.T) {
+	for name, end := range map[string]func(b *bench, id string) error{
+		"ended":   func(b *bench, id string) error { return b.engine.end("end", id) },
+		"removed": func(b *bench, id string) error { b.removeContainer(t, id); return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, _, id := withLog(t)
+			b.server.engine = absentEngine{b.engine}
+			b.feed(t)
+			if _, err := b.StartContainer(t.Context(), &runtimeapi.StartContainerRequest{ContainerId: id}); err == nil {
+				t.Fatal("started")
+			}
+			if err := b.engine.ContainerStart(t.Context(), id, container.StartOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			if err := end(b, id); err != nil {
+				t.Fatal(err)
+			}
+			b.engine.messages <- events.Message{Action: events.ActionDie, Actor: events.Actor{ID: id}}
+			waitFor(t, "it to be forgotten", func() bool { return len(b.late.ids()) == 0 })
+		})
 	}
 }

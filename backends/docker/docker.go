@@ -164,6 +164,7 @@ func newServer(o Options, e engine, n networks, l logs, p namespaces) (*server, 
 		infra:    newInfraImage(o.PodInfraImage, e),
 		ops:      newOperations(),
 		leaving:  newDepartures(),
+		late:     newLateStarts(),
 		locks:    newKeyLocks(),
 		node: nodeOptions{
 			oomFloor: floor,

@@ -102,6 +102,7 @@ func (f *feed) run(ctx context.Context) error {
 	read()
 	busy.Go(func() { send(ctx, looked, f.look(ctx)) })
 	busy.Go(func() { f.keepTidy(ctx) })
+	busy.Go(func() { f.keepStarts(ctx) })
 	busy.Go(func() { (&endWatch{server: f.server}).run(ctx) })
 	audit := time.NewTicker(auditEvery)
 	defer audit.Stop()
@@ -122,6 +123,7 @@ func (f *feed) run(ctx context.Context) error {
 				continue
 			}
 			f.whole, syncing = true, false
+			poke(f.late.wake)
 			busy.Go(func() { f.resumeLogs(ctx) })
 		case err := <-looked:
 			return err
@@ -220,9 +222,11 @@ func (f *feed) lookAt(ctx context.Context, ids map[string]bool) error {
 		return err
 	}
 	for id := range ids {
+		if f.late.has(id) {
+			poke(f.late.wake)
+		}
 		if c := f.cache.peek(id); c != nil && f.leftover(c) {
 			poke(f.untidy)
-			break
 		}
 	}
 	return nil
@@ -334,6 +338,7 @@ func (s *server) forget(id string) {
 	s.logs.forget(id)
 	s.memory.forget(id)
 	s.pointed.forget(id)
+	s.late.forget(id)
 }
 
 // resumeLogs takes on the logs of all containers: of those that run, and of

@@ -31,6 +31,7 @@ type server struct {
 	infra    *infraImage
 	ops      *operations
 	leaving  *departures
+	late     *lateStarts
 	locks    *keyLocks
 	node     nodeOptions
 	stats    *nodeStats
