@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -44,6 +45,10 @@ func (s *Server) lastLook(ctx context.Context, c *call) {
 		}
 		a.Body.Free()
 	}
+	// What was removed meanwhile, and how it had ended, is in the log already.
+	s.log.View(func(st *store.State) {
+		o.Containers = kept(o.Containers, func(c *eventpb.Container) bool { return slices.Contains(asked, st.Container(c.GetId())) })
+	})
 	if len(o.Containers) > 0 {
 		s.log.Append(&eventpb.Event{Backend: c.target.Name(), Kind: &eventpb.Event_Observed{Observed: o}})
 	}

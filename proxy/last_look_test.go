@@ -1,11 +1,13 @@
 package proxy
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/crimux/crimux/store"
@@ -56,5 +58,45 @@ func TestAnEndIsInTheLogBeforeTheRemoval(t *testing.T) {
 				t.Errorf("the log has %q, want %q", got, want)
 			}
 		})
+	}
+}
+
+// TestAnEndIsToldOnce, also where another removal comes while it is asked for.
+func TestAnEndIsToldOnce(t *testing.T) {
+	n := newIdleNode(t)
+	sb := n.do(t, runtimeapi.RuntimeService_RunPodSandbox_FullMethodName, runRequest("web", "front-b"))
+	var ids []string
+	for _, name := range []string{"one", "two"} {
+		id := n.do(t, runtimeapi.RuntimeService_CreateContainer_FullMethodName, createRequest(sb, name))
+		n.do(t, runtimeapi.RuntimeService_StartContainer_FullMethodName, &runtimeapi.StartContainerRequest{ContainerId: id})
+		n.b.edit(func() {
+			ended := proto.CloneOf(n.b.containers[id])
+			ended.State = runtimeapi.ContainerState_CONTAINER_EXITED
+			n.b.containers[id] = ended
+		})
+		ids = append(ids, id)
+	}
+	var asked []string
+	n.b.setBefore(func(_ context.Context, method string, req any) error {
+		r, ok := req.(*runtimeapi.ContainerStatusRequest)
+		if !ok {
+			return nil
+		}
+		if asked = append(asked, r.ContainerId); len(asked) == 2 {
+			n.do(t, runtimeapi.RuntimeService_RemoveContainer_FullMethodName, &runtimeapi.RemoveContainerRequest{ContainerId: asked[0]})
+		}
+		return nil
+	})
+	n.do(t, runtimeapi.RuntimeService_RemovePodSandbox_FullMethodName, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: sb})
+	told := map[string]int{}
+	for _, e := range n.events(t) {
+		for _, c := range e.GetObserved().GetContainers() {
+			told[c.GetId()]++
+		}
+	}
+	for _, id := range ids {
+		if told[id] != 1 {
+			t.Errorf("the end of %s is told of %d times", id, told[id])
+		}
 	}
 }
