@@ -104,8 +104,9 @@ type rehearsals struct {
 	// ids are the sandboxes and containers of rehearsals since the oldest that
 	// the log knows.
 	ids map[string]bool
-	// owed are the backends on which something may be left to undo.
-	owed map[string]bool
+	// owed are the backends on which something may be left to undo, each with
+	// how often that was said.
+	owed map[string]int
 	// active is the rehearsal under way, "" for none; cancel ends it, and over
 	// is closed when it has ended.
 	active string

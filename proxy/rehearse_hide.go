@@ -24,9 +24,9 @@ var rehearsalKey = []byte(backends.LabelRehearsal)
 
 // newRehearsals returns what the log knows of rehearsals.
 func (s *Server) newRehearsals() *rehearsals {
-	r := &rehearsals{undoStop: undoStop, woken: make(chan struct{}, 1), ids: make(map[string]bool), owed: make(map[string]bool)}
+	r := &rehearsals{undoStop: undoStop, woken: make(chan struct{}, 1), ids: make(map[string]bool), owed: make(map[string]int)}
 	for _, m := range s.set.All() {
-		r.owed[m.Name()] = true
+		r.owed[m.Name()] = 1
 	}
 	s.log.View(func(st *store.State) {
 		for sb := range st.Sandboxes() {

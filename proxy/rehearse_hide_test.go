@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -9,6 +10,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/crimux/crimux/backends"
 )
 
 // TestWhatIsBeingRehearsed may be on a backend, whose list does not have it
@@ -57,4 +60,36 @@ func TestARehearsalThatDoesNotStop(t *testing.T) {
 		t.Errorf("%+v, %v", r, err)
 	}
 	nothingOn(t, n, n.b)
+}
+
+// TestWhatIsLeftIsHiddenWhileItIsRemoved: not before it is known to be gone does a
+// list show all that a backend has.
+func TestWhatIsLeftIsHiddenWhileItIsRemoved(t *testing.T) {
+	n := newIdleNode(t)
+	n.b.edit(func() {
+		n.b.sandboxes["left"] = &runtimeapi.PodSandbox{
+			Id: "left", Metadata: &runtimeapi.PodSandboxMetadata{Name: "r", Uid: "r", Namespace: rehearsalNamespace},
+			Labels: map[string]string{backends.LabelRehearsal: "r"},
+		}
+	})
+	shown := func() int {
+		body := n.answer(t, runtimeapi.RuntimeService_ListPodSandbox_FullMethodName, &runtimeapi.ListPodSandboxRequest{})
+		return strings.Count(string(body), "left")
+	}
+	if err := n.server.sweepBackend(t.Context(), n.server.set.Get("a")); err != nil {
+		t.Fatal(err)
+	}
+	looked := false
+	n.b.during("ListPodSandbox", func() {
+		looked = true
+		if shown() != 0 {
+			t.Error("it is listed while it is looked for")
+		}
+	})
+	if err := n.server.sweepBackend(t.Context(), n.server.set.Get("b")); err != nil {
+		t.Fatal(err)
+	}
+	if !looked || shown() != 0 || n.b.called("RemovePodSandbox") != 1 {
+		t.Errorf("looked: %v, removed %d times", looked, n.b.called("RemovePodSandbox"))
+	}
 }

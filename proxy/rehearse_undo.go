@@ -141,7 +141,7 @@ func (s *Server) sweepRehearsals(ctx context.Context) {
 func (s *Server) sweepOnce(ctx context.Context) (away bool, err error) {
 	var errs []error
 	for _, m := range s.set.All() {
-		if !s.rehearsals.owes(m.Name()) {
+		if s.rehearsals.owes(m.Name()) == 0 {
 			continue
 		}
 		if !m.Health().Up || !s.lanes[m.Name()].isClear() {
@@ -161,11 +161,11 @@ func (s *Server) sweepOnce(ctx context.Context) (away bool, err error) {
 func (s *Server) sweepBackend(ctx context.Context, m *backends.Member) error {
 	ctx, cancel := context.WithTimeout(ctx, undoBound)
 	defer cancel()
-	// Before it is looked: what is owed from now on is for the next time.
-	s.rehearsals.settle(m.Name())
+	// What is owed from now on is for the next time.
+	owed := s.rehearsals.owes(m.Name())
 	err := s.undoRehearsals(ctx, m, func(id string) bool { return !s.rehearsals.isActive(id) })
-	if err != nil {
-		s.rehearsals.owe(m.Name())
+	if err == nil {
+		s.rehearsals.settle(m.Name(), owed)
 	}
 	return err
 }
@@ -173,7 +173,7 @@ func (s *Server) sweepBackend(ctx context.Context, m *backends.Member) error {
 // owe notes that something is left on a backend.
 func (r *rehearsals) owe(backend string) {
 	r.mu.Lock()
-	r.owed[backend] = true
+	r.owed[backend]++
 	r.mu.Unlock()
 	select {
 	case r.woken <- struct{}{}:
@@ -181,15 +181,19 @@ func (r *rehearsals) owe(backend string) {
 	}
 }
 
-func (r *rehearsals) owes(backend string) bool {
+// owes tells how often it was noted that something is left on a backend.
+func (r *rehearsals) owes(backend string) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.owed[backend]
 }
 
-// settle notes that nothing is owed on a backend.
-func (r *rehearsals) settle(backend string) {
+// settle notes that nothing is left on a backend, unless it was noted that there
+// is since it was owed so often. Until then lists are looked through.
+func (r *rehearsals) settle(backend string, owed int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.owed, backend)
+	if r.owed[backend] == owed {
+		delete(r.owed, backend)
+	}
 }

@@ -18,6 +18,12 @@ import (
 // do has the daemon carry out a call, and returns the id that it answers with.
 func (n *node) do(t *testing.T, full string, req proto.Message) string {
 	t.Helper()
+	return n.answer(t, full, req).String(idField)
+}
+
+// answer is the daemon's answer to a call.
+func (n *node) answer(t *testing.T, full string, req proto.Message) wire.Message {
+	t.Helper()
 	body, err := proto.Marshal(req)
 	if err != nil {
 		t.Fatal(err)
@@ -25,9 +31,9 @@ func (n *node) do(t *testing.T, full string, req proto.Message) string {
 	a, err := n.server.unary(t.Context(), methods[full], backends.NewFrame(body))
 	if err != nil {
 		t.Errorf("%s: %v", full, err)
-		return ""
+		return nil
 	}
-	return wire.Message(a.Body.Bytes()).String(idField)
+	return a.Body.Bytes()
 }
 
 // look has the daemon look at backend b.
