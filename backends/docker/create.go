@@ -31,6 +31,9 @@ func (s *server) createNamed(ctx context.Context, config *container.Config, host
 // whose.
 func (s *server) makeRoom(ctx context.Context, name string, conflict error) error {
 	c, err := s.engine.ContainerInspect(ctx, name)
+	if cerrdefs.IsNotFound(err) {
+		return nil // somebody else has just removed it
+	}
 	if err != nil {
 		return s.fail(conflict, "create container %s", name)
 	}

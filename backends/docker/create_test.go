@@ -3,6 +3,7 @@ package docker
 import (
 	"context"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -95,5 +96,27 @@ func TestNeverStartedSandbox(t *testing.T) {
 		if b.has(id) == c.gone {
 			t.Errorf("%s: removed %v", c.name, c.gone)
 		}
+	}
+}
+
+// leavingEngine has its containers removed before they are looked at by name.
+type leavingEngine struct{ *fakeEngine }
+
+func (e leavingEngine) ContainerInspect(ctx context.Context, id string) (container.InspectResponse, error) {
+	if strings.HasPrefix(id, namePrefix) {
+		clear(e.containers)
+	}
+	return e.fakeEngine.ContainerInspect(ctx, id)
+}
+
+// TestRoomIsMadeByAnother: what is left of an undone creation may be removed by
+// somebody else just now.
+func TestRoomIsMadeByAnother(t *testing.T) {
+	b := newBench(t)
+	b.undoneOp(t, "op-late")
+	b.lateCreate(t, "op-late", time.Now())
+	b.server.engine = leavingEngine{b.engine}
+	if id, err := b.runPod(&fakeJournal{op: "op-next"}, podConfig()); err != nil || !b.has(id) {
+		t.Errorf("%s, %v", id, err)
 	}
 }

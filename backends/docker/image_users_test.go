@@ -3,6 +3,7 @@ package docker
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -21,9 +22,11 @@ import (
 // storeEngine is the fake Engine with images in it: users by id, names by id.
 type storeEngine struct {
 	*fakeEngine
-	users     map[string]string
-	names     map[string][]string
-	using     []container.Summary
+	users map[string]string
+	names map[string][]string
+	using []container.Summary
+	// asked, if set, is called by a list of containers, and by each removal.
+	asked     func()
 	inspected atomic.Int64
 }
 
@@ -50,8 +53,11 @@ func (e *storeEngine) ImageInspect(_ context.Context, ref string, _ ...client.Im
 }
 
 func (e *storeEngine) ImageRemove(_ context.Context, ref string, _ image.RemoveOptions) ([]image.DeleteResponse, error) {
-	return nil, e.call("rmi "+ref, func() error {
+	err := e.call("rmi "+ref, func() error {
 		for id, names := range e.names {
+			if id == ref && len(names) > 1 {
+				return fmt.Errorf("it has several names: %w", cerrdefs.ErrConflict)
+			}
 			for i, n := range names {
 				if n == ref {
 					e.names[id] = append(append([]string{}, names[:i]...), names[i+1:]...)
@@ -60,14 +66,22 @@ func (e *storeEngine) ImageRemove(_ context.Context, ref string, _ image.RemoveO
 			}
 			if id == ref {
 				delete(e.users, id)
+				delete(e.names, id)
 				return nil
 			}
 		}
 		return fmt.Errorf("no such image: %w", cerrdefs.ErrNotFound)
 	})
+	if e.asked != nil {
+		e.asked()
+	}
+	return nil, err
 }
 
 func (e *storeEngine) ContainerList(context.Context, container.ListOptions) ([]container.Summary, error) {
+	if e.asked != nil {
+		e.asked()
+	}
 	return e.using, nil
 }
 
@@ -133,6 +147,30 @@ func TestUsedImageStays(t *testing.T) {
 	for _, ref := range []string{"nothere", imageID(9)} {
 		if _, err := b.RemoveImage(t.Context(), &runtimeapi.RemoveImageRequest{Image: &runtimeapi.ImageSpec{Image: ref}}); err != nil {
 			t.Errorf("%s: %v", ref, err)
+		}
+	}
+}
+
+// TestRemovedWhilePulled: a name that a pull gives to another image, while the
+// one that had it is removed, stays with that other image.
+func TestRemovedWhilePulled(t *testing.T) {
+	for _, c := range []struct {
+		id, name string
+		after    int // calls of the Engine
+	}{{imageID(3), "d:1", 1}, {imageID(1), "b:1", 1}, {imageID(1), "b:1", 2}, {imageID(1), "b:1", 3}} {
+		b, e := newStore(t)
+		calls := 0
+		e.asked = func() {
+			if calls++; calls == c.after {
+				e.names[c.id] = slices.DeleteFunc(slices.Clone(e.names[c.id]), func(n string) bool { return n == c.name })
+				e.names[imageID(2)] = append(e.names[imageID(2)], c.name)
+			}
+		}
+		if _, err := b.RemoveImage(t.Context(), &runtimeapi.RemoveImageRequest{Image: &runtimeapi.ImageSpec{Image: c.id}}); err != nil {
+			t.Errorf("%v: %v", c, err)
+		}
+		if _, left := e.users[c.id]; left || !slices.Contains(e.names[imageID(2)], c.name) {
+			t.Errorf("%v: left %v, names %q", c, left, e.names)
 		}
 	}
 }

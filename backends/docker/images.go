@@ -146,21 +146,44 @@ func (s *server) RemoveImage(ctx context.Context, r *runtimeapi.RemoveImageReque
 	if err != nil || !ok {
 		return &runtimeapi.RemoveImageResponse{}, err
 	}
-	names := []string{ref}
-	if isImageID(ref, img.ID) {
-		// Before the first name is gone: half a removal helps nobody.
-		if err := s.checkUnused(ctx, ref, img.ID); err != nil {
+	if !isImageID(ref, img.ID) {
+		if err := s.removeImageName(ctx, ref); err != nil {
 			return nil, err
 		}
-		// The id comes last: what is left then has no name any more.
-		names = append(append(named(img.RepoTags), named(img.RepoDigests)...), img.ID)
+		return &runtimeapi.RemoveImageResponse{}, nil
 	}
-	for _, n := range names {
-		if err := s.removeImageName(ctx, n); err != nil {
-			return nil, err
-		}
+	// Before the first name is gone: half a removal helps nobody.
+	if err := s.checkUnused(ctx, ref, img.ID); err != nil {
+		return nil, err
+	}
+	if err := s.removeImageID(ctx, img); err != nil {
+		return nil, err
 	}
 	return &runtimeapi.RemoveImageResponse{}, nil
+}
+
+// removeImageID removes an image with all its names. A pull may make one of them
+// another image's at any time, and that one must keep it. So they go with the
+// image, or where it has several, for which the Engine refuses that, as long as
+// they are its own.
+func (s *server) removeImageID(ctx context.Context, img image.InspectResponse) error {
+	_, err := s.engine.ImageRemove(ctx, img.ID, image.RemoveOptions{PruneChildren: true})
+	if err == nil || cerrdefs.IsNotFound(err) {
+		return nil
+	}
+	for _, n := range append(named(img.RepoTags), named(img.RepoDigests)...) {
+		now, ok, err := s.findImage(ctx, n)
+		if err != nil {
+			return err
+		}
+		if !ok || now.ID != img.ID {
+			continue
+		}
+		if err := s.removeImageName(ctx, n); err != nil {
+			return err
+		}
+	}
+	return s.removeImageName(ctx, img.ID)
 }
 
 // removeImageName removes a name or an id of an image.
