@@ -126,11 +126,13 @@ func (r *rehearsals) begin(id string, cancel context.CancelFunc) error {
 	return nil
 }
 
+// end notes that it is over: what it has left is for the sweeper now.
 func (r *rehearsals) end() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.active, r.cancel = "", nil
 	close(r.over)
+	r.wake()
 }
 
 // isActive tells whether a rehearsal is the one under way.

@@ -93,3 +93,33 @@ func TestWhatIsLeftIsHiddenWhileItIsRemoved(t *testing.T) {
 		t.Errorf("looked: %v, removed %d times", looked, n.b.called("RemovePodSandbox"))
 	}
 }
+
+// TestASweepDuringARehearsal leaves what is owed of it for the sweep after its end.
+func TestASweepDuringARehearsal(t *testing.T) {
+	n := newIdleNode(t)
+	r, b := n.server.rehearsals, n.server.set.Get("b")
+	sweep := func() (owed int) {
+		if err := n.server.sweepBackend(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+		owed, _ = r.owes("b")
+		return owed
+	}
+	if err := r.begin("r", func() {}); err != nil {
+		t.Fatal(err)
+	}
+	r.owe("b")
+	<-r.woken
+	if sweep() == 0 {
+		t.Error("nothing is owed any more before the rehearsal is over")
+	}
+	r.end()
+	select {
+	case <-r.woken:
+	default:
+		t.Error("at its end nobody looks at what it has left")
+	}
+	if sweep() != 0 {
+		t.Error("it is owed for ever")
+	}
+}

@@ -141,7 +141,7 @@ func (s *Server) sweepRehearsals(ctx context.Context) {
 func (s *Server) sweepOnce(ctx context.Context) (away bool, err error) {
 	var errs []error
 	for _, m := range s.set.All() {
-		if s.rehearsals.owes(m.Name()) == 0 {
+		if owed, _ := s.rehearsals.owes(m.Name()); owed == 0 {
 			continue
 		}
 		if !m.Health().Up || !s.lanes[m.Name()].isClear() {
@@ -161,10 +161,11 @@ func (s *Server) sweepOnce(ctx context.Context) (away bool, err error) {
 func (s *Server) sweepBackend(ctx context.Context, m *backends.Member) error {
 	ctx, cancel := context.WithTimeout(ctx, undoBound)
 	defer cancel()
-	// What is owed from now on is for the next time.
-	owed := s.rehearsals.owes(m.Name())
+	// What is owed from now on is for the next time, and so is what a rehearsal
+	// may leave that is not over.
+	owed, active := s.rehearsals.owes(m.Name())
 	err := s.undoRehearsals(ctx, m, func(id string) bool { return !s.rehearsals.isActive(id) })
-	if err == nil {
+	if err == nil && !active {
 		s.rehearsals.settle(m.Name(), owed)
 	}
 	return err
@@ -175,17 +176,23 @@ func (r *rehearsals) owe(backend string) {
 	r.mu.Lock()
 	r.owed[backend]++
 	r.mu.Unlock()
+	r.wake()
+}
+
+// wake makes the sweeper look at once.
+func (r *rehearsals) wake() {
 	select {
 	case r.woken <- struct{}{}:
 	default:
 	}
 }
 
-// owes tells how often it was noted that something is left on a backend.
-func (r *rehearsals) owes(backend string) int {
+// owes tells how often it was noted that something is left on a backend, and
+// whether a rehearsal is under way, which the sweeper leaves alone.
+func (r *rehearsals) owes(backend string) (owed int, active bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.owed[backend]
+	return r.owed[backend], r.active != ""
 }
 
 // settle notes that nothing is left on a backend, unless it was noted that there
