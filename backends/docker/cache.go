@@ -13,7 +13,8 @@ import (
 )
 
 // keepGone is how long it is remembered that a container is gone: longer than
-// any answer is under way that was asked for before. Ids do not come back.
+// any answer is under way that was asked for before. Ids do not come back, unless
+// with all of an Engine's data.
 const keepGone = 10 * time.Minute
 
 // cache is what was last seen of the pods' containers. The feed keeps it equal
@@ -104,6 +105,17 @@ func (c *cache) isGone(id string) bool {
 	defer c.mu.RUnlock()
 	_, gone := c.gone[id]
 	return gone
+}
+
+// back takes note of what the Engine lists of that which was gone before it was
+// asked: it has got its data back, of which it was without for a time.
+func (c *cache) back(ids map[string]container.ContainerState, asked time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	maps.DeleteFunc(c.gone, func(id string, at time.Time) bool {
+		_, there := ids[id]
+		return there && at.Before(asked)
+	})
 }
 
 // missing are the items that are not among ids, as the Engine answered to a

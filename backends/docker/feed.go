@@ -255,6 +255,7 @@ func (s *server) sync(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.cache.back(states, asked)
 	if err := s.refreshAll(ctx, maps.Keys(states)); err != nil {
 		return err
 	}

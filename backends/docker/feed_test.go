@@ -101,3 +101,24 @@ func TestTidyingHoldsUpNobody(t *testing.T) {
 	defer close(seen)
 	waitFor(t, "die", func() bool { return b.listedPods(t)[id] == runtimeapi.PodSandboxState_SANDBOX_NOTREADY })
 }
+
+// TestEngineWithoutItsData: an Engine that was started without the disk that its
+// data is on, and again with it, has its pods as before.
+func TestEngineWithoutItsData(t *testing.T) {
+	b := newBench(t)
+	id, err := b.runPod(backends.NoJournal, podConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := b.engine.containers
+	b.engine.containers = map[string]*container.InspectResponse{}
+	b.resync(t)
+	if got := b.listedPods(t); len(got) != 0 {
+		t.Errorf("without its data: %v", got)
+	}
+	b.engine.containers = data
+	b.resync(t)
+	if got := b.listedPods(t); len(got) != 1 || got[id] != runtimeapi.PodSandboxState_SANDBOX_READY {
+		t.Errorf("with its data: %v", got)
+	}
+}
