@@ -82,6 +82,9 @@ func (s *Server) lookUpSandbox(ctx context.Context, id string) (*eventpb.Sandbox
 	if err := notOfRehearsal(sb.GetLabels(), "sandbox", id); err != nil {
 		return nil, err
 	}
+	if known := s.knownSandbox(sb.GetId()); known != nil {
+		return known, nil // It became known meanwhile, and more of it.
+	}
 	if err := s.remember(ctx, &eventpb.Observed{Cause: "lookup", Sandboxes: []*eventpb.Sandbox{sb}}, found.backend); err != nil {
 		return nil, err
 	}
@@ -103,6 +106,9 @@ func (s *Server) lookUpContainer(ctx context.Context, id string) (*eventpb.Conta
 		if _, err := s.lookUpSandbox(ctx, ctr.GetSandboxId()); err != nil {
 			return nil, err
 		}
+	}
+	if known := s.knownContainer(ctr.GetId()); known != nil {
+		return known, nil // It became known meanwhile, and more of it.
 	}
 	if err := s.remember(ctx, &eventpb.Observed{Cause: "lookup", Containers: []*eventpb.Container{ctr}}, found.backend); err != nil {
 		return nil, err

@@ -112,3 +112,29 @@ func TestWhatCameAndWentDuringALookIsNotKnown(t *testing.T) {
 		t.Error("nothing was made")
 	}
 }
+
+// TestWhatBecomesKnownDuringALookUp is not recorded once more, as it was then.
+func TestWhatBecomesKnownDuringALookUp(t *testing.T) {
+	for _, method := range []string{"ListPodSandbox", "ListContainers"} {
+		n := newIdleNode(t)
+		n.b.edit(func() {
+			n.b.sandboxes["sb"] = &runtimeapi.PodSandbox{Id: "sb", Metadata: &runtimeapi.PodSandboxMetadata{Name: "old", Uid: "u", Namespace: "ns"}, CreatedAt: 1}
+			n.b.containers["ctr"] = &runtimeapi.Container{
+				Id: "ctr", PodSandboxId: "sb", Metadata: &runtimeapi.ContainerMetadata{Name: "main"}, State: runtimeapi.ContainerState_CONTAINER_RUNNING,
+			}
+		})
+		n.b.during(method, func() { n.look(t) })
+		if method == "ListPodSandbox" {
+			n.answer(t, runtimeapi.RuntimeService_PodSandboxStatus_FullMethodName, &runtimeapi.PodSandboxStatusRequest{PodSandboxId: "sb"})
+		} else {
+			n.answer(t, runtimeapi.RuntimeService_ContainerStatus_FullMethodName, &runtimeapi.ContainerStatusRequest{ContainerId: "ctr"})
+		}
+		told := 0
+		for _, e := range n.events(t) {
+			told += len(e.GetObserved().GetSandboxes()) + len(e.GetObserved().GetContainers())
+		}
+		if told != 2 {
+			t.Errorf("during %s: two objects are told of %d times", method, told)
+		}
+	}
+}
