@@ -42,6 +42,9 @@ const (
 	// that it did not bring itself, which it does from containerd's events.
 	seenWithin = 10 * time.Second
 	seenAgain  = 20 * time.Millisecond
+	// releaseBound is how long giving a lease back may take. One that is not
+	// given back ends by itself.
+	releaseBound = 10 * time.Second
 )
 
 // ExportImage implements [backends.ImageSource].
@@ -69,7 +72,7 @@ func (b *Backend) ExportImage(ctx context.Context, ref string) (io.ReadCloser, b
 		return nil, none, errors.Join(b.failed(err, "export image %q", ref), c.Close())
 	}
 	e := &export{cancel: cancel, done: make(chan struct{}), client: c}
-	e.release = func() error { return release(context.WithoutCancel(leased)) }
+	e.release = func() error { return letGo(leased, release) }
 	// CRI keeps a record of each image under its id too.
 	record, err := c.ImageService().Get(leased, img.Id)
 	if err != nil {
@@ -136,7 +139,7 @@ func (b *Backend) ImportImage(ctx context.Context, from io.Reader, info backends
 		return b.failed(err, "import an image")
 	}
 	// The lease keeps what has no name yet.
-	defer func() { err = errors.Join(err, release(context.WithoutCancel(nctx))) }()
+	defer func() { err = errors.Join(err, letGo(nctx, release)) }()
 	names, err := freeNames(nctx, c.ImageService(), info)
 	if err != nil {
 		return b.failed(err, "import an image: look its names up")
@@ -158,6 +161,14 @@ func (b *Backend) ImportImage(ctx context.Context, from io.Reader, info backends
 		}
 	}
 	return b.awaitSeen(ctx, names[0])
+}
+
+// letGo gives a lease back, also where ctx is done, but does not wait for a
+// runtime that hangs: all who want the same image would.
+func letGo(ctx context.Context, release func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseBound)
+	defer cancel()
+	return release(ctx)
 }
 
 // freeNames are the names that the image can have without taking them from
