@@ -57,6 +57,10 @@ func newAttendant(s *Server, m *backends.Member) *attendant {
 // block.
 func (t *attendant) healthChanged(h backends.Health) {
 	if !h.Up {
+		// It can be seen to be up again before this is told of it.
+		t.mu.Lock()
+		t.learned = false
+		t.mu.Unlock()
 		return
 	}
 	t.mu.Lock()

@@ -116,6 +116,18 @@ func (t *attendant) learn(ctx context.Context) (ok bool) {
 	return true
 }
 
+// learnPresent is learn, once more where the backend came up while it was asked:
+// the answer may be one of before.
+func (t *attendant) learnPresent(ctx context.Context) {
+	for came := t.arrival(); !t.learn(ctx); {
+		now := t.arrival()
+		if now == came {
+			return
+		}
+		came = now
+	}
+}
+
 func (t *attendant) cgroupDriver() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -143,7 +155,7 @@ func (s *Server) admit(ctx context.Context, m *method, target *backends.Member) 
 	for _, name := range []string{target.Name(), s.config.Default} {
 		// One that is not known to be there would only be waited for.
 		if t := s.attendants[name]; t.m.Health().Up {
-			t.learn(ctx)
+			t.learnPresent(ctx)
 		}
 	}
 	if why := s.fence(target); why != "" {

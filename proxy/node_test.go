@@ -187,7 +187,7 @@ func (n *node) waitUp(t testing.TB) {
 	t.Helper()
 	eventually(t, "both backends are up", func() bool {
 		for _, m := range n.server.set.All() {
-			if !m.Health().Up && (n.away == nil || !n.away(m.Name())) {
+			if ready := m.Health().Up && n.server.lanes[m.Name()].isClear(); !ready && (n.away == nil || !n.away(m.Name())) {
 				return false
 			}
 		}

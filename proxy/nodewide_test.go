@@ -384,6 +384,23 @@ func TestACgroupDriverOfBefore(t *testing.T) {
 	}
 }
 
+// TestACgroupDriverBehindAnOutage: who asks for a pod right after the runtime is
+// seen to be back, and while it is asked, is not told by what was before.
+func TestACgroupDriverBehindAnOutage(t *testing.T) {
+	n := newIdleNode(t)
+	b := n.server.attendants["b"]
+	b.learnPresent(t.Context())
+	if asked := n.b.called("RuntimeConfig"); asked != 1 || b.cgroupDriver() != "cgroupfs" {
+		t.Fatalf("asked %d times, driver %q", asked, b.cgroupDriver())
+	}
+	b.healthChanged(backends.Health{})
+	n.b.during("RuntimeConfig", func() { b.healthChanged(backends.Health{Up: true}) })
+	b.learnPresent(t.Context())
+	if asked := n.b.called("RuntimeConfig"); asked != 3 {
+		t.Errorf("asked %d times, once before the outage", asked)
+	}
+}
+
 // TestStatsOfSome: of statistics a part is better than nothing, and a runtime
 // that has none is passed over; it is an error where none has.
 func TestStatsOfSome(t *testing.T) {
