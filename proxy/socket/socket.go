@@ -18,8 +18,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dialTimeout bounds the question whether anybody listens on a socket.
-const dialTimeout = 500 * time.Millisecond
+const (
+	// dialTimeout bounds the question whether anybody listens on a socket.
+	dialTimeout = 500 * time.Millisecond
+	// lockPatience is how long the lock on a folder is waited for, which is held
+	// for no longer than that question takes.
+	lockPatience = 5 * time.Second
+	lockRetry    = 5 * time.Millisecond
+)
 
 // InUseError says that somebody listens on the socket already.
 type InUseError struct {
@@ -51,10 +57,37 @@ func Listen(address string, mode fs.FileMode) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("make the socket's folder: %w", err)
 	}
-	if err := vacate(path); err != nil {
-		return nil, err
+	var l net.Listener
+	err := alone(path, func() (err error) {
+		if err = vacate(path); err == nil {
+			l, err = bind(path, mode)
+		}
+		return err
+	})
+	return l, err
+}
+
+// alone runs fn while no other daemon opens or closes a socket in the folder of
+// path: one that has found a socket dead must not remove what another has put in
+// its place meanwhile.
+func alone(path string, fn func() error) (err error) {
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
 	}
-	return bind(path, mode)
+	// Closing it lets go of the lock.
+	defer func() { err = errors.Join(err, dir.Close()) }()
+	for began := time.Now(); ; time.Sleep(lockRetry) {
+		err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case err == nil:
+			return fn()
+		case !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR):
+			return fmt.Errorf("lock %s: %w", dir.Name(), err)
+		case time.Since(began) > lockPatience:
+			return fmt.Errorf("lock %s: another process has had it locked for %s", dir.Name(), lockPatience)
+		}
+	}
 }
 
 // bind makes the socket under a name of its own in a folder that nobody else
@@ -74,7 +107,7 @@ func bind(path string, mode fs.FileMode) (net.Listener, error) {
 	if err := os.Chmod(born, mode); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
-	// A link, unlike a rename, does not replace what another daemon may have
+	// A link, unlike a rename, does not replace what another program may have
 	// put there meanwhile.
 	if err := os.Link(born, path); errors.Is(err, fs.ErrExist) {
 		return nil, errors.Join(&InUseError{Path: path}, l.Close())
@@ -94,10 +127,18 @@ func (l *listener) Close() error {
 	if err := l.UnixListener.Close(); err != nil {
 		return err
 	}
-	if err := os.Remove(l.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	return l.remove()
+}
+
+// remove takes the socket away, unless another daemon has put its own there since
+// this one was closed.
+func (l *listener) remove() error {
+	err := alone(l.path, func() error { return vacate(l.path) })
+	var used *InUseError
+	if errors.As(err, &used) || errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	return nil
+	return err
 }
 
 // vacate makes sure that nobody listens at path, and removes a dead socket.

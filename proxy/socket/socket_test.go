@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -83,5 +84,77 @@ func TestRefused(t *testing.T) {
 	}
 	if b, err := os.ReadFile(file); err != nil || string(b) != "precious" {
 		t.Errorf("a file in the way became %q, %v", b, err)
+	}
+}
+
+// TestOneOfManyWins: of daemons that start at once where a dead socket is left,
+// one listens, and is reached.
+func TestOneOfManyWins(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.sock")
+	for range 200 {
+		leaveDead(t, path)
+		won := make(chan net.Listener, 4)
+		var wg sync.WaitGroup
+		for range cap(won) {
+			wg.Go(func() {
+				l, err := Listen("unix://"+path, 0o600)
+				if err == nil {
+					won <- l
+				}
+			})
+		}
+		wg.Wait()
+		close(won)
+		if len(won) != 1 {
+			t.Fatalf("%d listen", len(won))
+		}
+		l := <-won
+		c, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(c.Close(), l.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestTheNextDaemonsSocketStays: one that ends does not remove the socket of the
+// one that began just when it had stopped to listen.
+func TestTheNextDaemonsSocketStays(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.sock")
+	l, err := Listen("unix://"+path, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ending := l.(*listener)
+	if err := ending.UnixListener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	next, err := Listen("unix://"+path, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer next.Close()
+	if err := ending.remove(); err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatalf("nobody reaches the next one: %v", err)
+	}
+	c.Close()
+}
+
+// leaveDead leaves a socket that nobody listens on.
+func leaveDead(t *testing.T, path string) {
+	t.Helper()
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
 	}
 }
