@@ -30,7 +30,7 @@ type Networks struct {
 	collecting sync.Mutex
 	// host is the host's network namespace, by its inode.
 	host uint64
-	// grace is how long Quiesce lets orphaned plugins go on.
+	// grace is how long Quiesce lets orphaned plugins go on, and a DEL its own.
 	grace time.Duration
 }
 
@@ -147,6 +147,9 @@ func (n *Networks) Add(ctx context.Context, p *Plan) (Result, error) {
 // Del undoes the plan's ADD, with the plan's configuration and not today's. It
 // may be repeated, and called when the ADD never ran or failed half-way.
 //
+// When ctx ends in the middle, the plugins get a few seconds to finish: killed,
+// they would leave what no later DEL finds.
+//
 // It is best called while the namespace is there: some plugins, such as bridge
 // with ipMasq, leave NAT rules behind otherwise.
 //
@@ -166,11 +169,35 @@ func (n *Networks) Del(ctx context.Context, p *Plan, netns string) error {
 	if !p.leadsHome(netns, n.host) {
 		netns = ""
 	}
-	if err := n.plugin.DelNetworkList(ctx, p.list, n.recall(p).runtimeConf(netns)); err != nil {
+	if err := n.runDel(ctx, n.recall(p), netns); err != nil {
 		return fmt.Errorf("network %q: DEL for %s: %w", p.list.Name, p.id, err)
 	}
 	n.attached.leave(p.attachment())
 	return n.dropLoopback(p.id, p.ifName)
+}
+
+// runDel runs the plugins of a DEL. When ctx ends they get the same grace as
+// orphaned ones, for the same reason.
+func (n *Networks) runDel(ctx context.Context, p *Plan, netns string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() {
+		grace := time.NewTimer(n.grace)
+		defer grace.Stop()
+		select {
+		case <-grace.C:
+			cancel()
+		case <-run.Done():
+		}
+	})()
+	err := n.plugin.DelNetworkList(run, p.list, p.runtimeConf(netns))
+	if err != nil && ctx.Err() != nil {
+		return fmt.Errorf("%w: %w", ctx.Err(), err)
+	}
+	return err
 }
 
 // usable returns the default network if it and its plugins are there.

@@ -1,0 +1,49 @@
+package cni
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// slowDel begins, and takes a moment, or for ever where a file tells it to.
+const slowDel = `cat >/dev/null
+at=$(dirname "$0")
+[ "$CNI_COMMAND" = DEL ] || exit 0
+touch "$at/began"
+[ -e "$at/hang" ] && sleep 600
+sleep 0.3
+touch "$at/finished"
+`
+
+// TestDelFinishes: a DEL whose caller goes away in the middle is let finish, for
+// a while: one that was killed could leave what no later DEL finds.
+func TestDelFinishes(t *testing.T) {
+	for _, hangs := range []bool{false, true} {
+		n, p := planned(t, slowDel)
+		if hangs {
+			n.grace = 10 * time.Millisecond
+			must(t, os.WriteFile(filepath.Join(n.bin, "hang"), nil, 0o600))
+		}
+		made := func(name string) bool {
+			_, err := os.Stat(filepath.Join(n.bin, name))
+			return err == nil
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		go func() {
+			eventually(t, "the plugin to begin", func() bool { return made("began") })
+			cancel()
+		}()
+		err := n.Del(ctx, p, "")
+		if hangs != errors.Is(err, context.Canceled) || !hangs && err != nil || made("finished") == hangs {
+			t.Errorf("hangs %v: %v, finished %v", hangs, err, made("finished"))
+		}
+		eventually(t, "no process to work for the id", func() bool { return workers(p.ID()) == 0 })
+		if err := n.Del(ctx, p, ""); !errors.Is(err, context.Canceled) {
+			t.Errorf("with a context that has ended: %v", err)
+		}
+	}
+}
