@@ -5,7 +5,9 @@ import (
 	"sync"
 	"testing"
 
+	cerrdefs "github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/events"
 	"github.com/docker/docker/api/types/network"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"google.golang.org/grpc/codes"
@@ -139,4 +141,55 @@ func TestStartInALeavingSandbox(t *testing.T) {
 			}
 		})
 	}
+}
+
+// contestedEngine has a first removal that somebody else carries out, and fails.
+type contestedEngine struct {
+	*fakeEngine
+	removals int
+}
+
+func (e *contestedEngine) ContainerRemove(ctx context.Context, id string, o container.RemoveOptions) error {
+	if e.removals++; e.removals == 1 {
+		return cerrdefs.ErrConflict
+	}
+	return e.fakeEngine.ContainerRemove(ctx, id, o)
+}
+
+func (*contestedEngine) ContainerWait(context.Context, string, container.WaitCondition) (<-chan container.WaitResponse, <-chan error) {
+	gone := make(chan container.WaitResponse, 1)
+	gone <- container.WaitResponse{Error: &container.WaitExitError{Message: "device busy"}}
+	return gone, make(chan error)
+}
+
+// TestAnothersRemovalFails: a container that somebody else tried to remove, and
+// could not, is not taken for gone.
+func TestAnothersRemovalFails(t *testing.T) {
+	b, _, id := withLog(t)
+	b.server.engine = &contestedEngine{fakeEngine: b.engine}
+	b.removeContainer(t, id)
+	if b.has(id) {
+		t.Error("it is still there")
+	}
+}
+
+// TestLateStartInALeavingSandbox: nor does a container run on that the Engine has
+// started after its StartContainer was given up, and its pod stopped.
+func TestLateStartInALeavingSandbox(t *testing.T) {
+	b, _, id := withLog(t)
+	sandbox := b.cache.peek(id).sandboxID
+	b.server.engine = absentEngine{b.engine}
+	b.feed(t)
+	if _, err := b.StartContainer(t.Context(), &runtimeapi.StartContainerRequest{ContainerId: id}); err == nil {
+		t.Fatal("started")
+	}
+	b.stopPod(t, sandbox)
+	if err := b.engine.ContainerStart(t.Context(), id, container.StartOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	b.engine.messages <- events.Message{Action: events.ActionStart, Actor: events.Actor{ID: id}}
+	waitFor(t, "its end", func() bool {
+		f := b.cache.peek(id)
+		return len(b.late.ids()) == 0 && f != nil && f.criState() == runtimeapi.ContainerState_CONTAINER_EXITED
+	})
 }

@@ -80,6 +80,10 @@ func (s *server) finishLate(ctx context.Context, id string) error {
 	switch {
 	case !s.late.has(id): // another call has done it
 	case f == nil || engineTime(f.State.StartedAt).IsZero() && f.State.ExitCode == 0:
+	case f.State.Running && s.stays(f.sandboxID) != nil:
+		// Its pod is gone or going: nothing of it is to run.
+		s.late.forget(id)
+		return s.stop(ctx, id, 0)
 	case f.State.Running:
 		return s.finishStart(ctx, id)
 	default:

@@ -228,19 +228,24 @@ func (s *server) removeNow(ctx context.Context, id string) error {
 }
 
 func (s *server) removeFromEngine(ctx context.Context, id string) error {
-	err := s.engine.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
-	if !cerrdefs.IsConflict(err) {
-		return ignoreGone(err)
-	}
-	// Somebody else is removing it.
-	gone, failed := s.engine.ContainerWait(ctx, id, container.WaitConditionRemoved)
-	select {
-	case <-gone:
-		return nil
-	case err := <-failed:
-		return ignoreGone(err)
-	case <-ctx.Done():
-		return fmt.Errorf("remove container %s: another removal is in progress: %w", id, ctx.Err())
+	for {
+		err := s.engine.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
+		if !cerrdefs.IsConflict(err) {
+			return ignoreGone(err)
+		}
+		// Somebody else is removing it.
+		gone, failed := s.engine.ContainerWait(ctx, id, container.WaitConditionRemoved)
+		select {
+		case end := <-gone:
+			if end.Error == nil {
+				return nil
+			}
+			// They have failed, and it is still there: now it is on us.
+		case err := <-failed:
+			return ignoreGone(err)
+		case <-ctx.Done():
+			return fmt.Errorf("remove container %s: another removal is in progress: %w", id, ctx.Err())
+		}
 	}
 }
 
