@@ -175,6 +175,10 @@ func (f *feed) heard(event wire.Message) {
 	if phase, ok := phaseOf(event.Int(2)); ok {
 		f.mu.Lock()
 		have := f.told[id]
+		if phase <= have.shown {
+			f.mu.Unlock()
+			return // A look was faster.
+		}
 		have.phase, have.sandbox, have.heard = max(phase, have.phase), cmp.Or(sandbox, have.sandbox), time.Now()
 		f.told[id] = have
 		f.mu.Unlock()
@@ -192,8 +196,10 @@ type told struct {
 	// item is of sandboxes the item of a list: when they are gone, nobody
 	// else knows them.
 	item wire.Message
-	// heard is when the backend itself told of it last.
+	// heard is when the backend itself told of it last, shown how far a look
+	// has told.
 	heard time.Time
+	shown phase
 }
 
 // phase is how far a sandbox or container has come.
@@ -256,8 +262,9 @@ func (f *feed) seen(began time.Time, sandboxes, containers wire.Message) []chang
 		if from == phaseDeleted {
 			return // The list is older than the news.
 		}
-		t.heard = f.told[id].heard
+		t.heard, t.shown = f.told[id].heard, f.told[id].shown
 		if !quiet {
+			t.shown = max(t.shown, t.phase)
 			changes = append(changes, between(id, t, from)...)
 		}
 		t.phase = max(t.phase, from)

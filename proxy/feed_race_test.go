@@ -104,3 +104,20 @@ func TestEventsOfALookAreNotOvertaken(t *testing.T) {
 		}
 	}
 }
+
+// TestALookThatIsFasterIsNotRepeated: what a look has told of does not come once
+// more when the backend's own events arrive; what comes after it does.
+func TestALookThatIsFasterIsNotRepeated(t *testing.T) {
+	n := newIdleNode(t)
+	f, r := n.server.feeds["b"], n.server.events.join()
+	f.fresh = false
+	changes := f.seen(time.Now(), nil, listOfC1(t, runtimeapi.ContainerState_CONTAINER_EXITED))
+	f.tell(t.Context(), changes)
+	n.says(t, eventCreated)
+	n.says(t, eventStarted)
+	n.says(t, eventStopped)
+	n.says(t, eventDeleted)
+	if got, want := published(t, r), []string{"CREATED c1", "STARTED c1", "STOPPED c1", "DELETED c1"}; !slices.Equal(got, want) {
+		t.Errorf("events %q, want %q", got, want)
+	}
+}
