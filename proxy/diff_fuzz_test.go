@@ -108,7 +108,7 @@ func (d *differ) check(t *testing.T, x exchange) {
 	if m.name == "GetContainerEvents" || d.changesWhatIsKnown(x) {
 		return
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), eventTimeout)
 	defer cancel()
 	through, asked := d.through(ctx, x)
 	if d.refused(t, x) {

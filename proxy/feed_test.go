@@ -17,8 +17,8 @@ import (
 	"github.com/crimux/crimux/proxy/wire"
 )
 
-// eventTimeout is long after any event has come.
-const eventTimeout = 20 * time.Second
+// eventTimeout is long after any event has come, and any list, on a busy machine.
+const eventTimeout = time.Minute
 
 // follow opens the front's stream of events. What it returns is closed at the
 // stream's end.
