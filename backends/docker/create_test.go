@@ -2,13 +2,19 @@ package docker
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	cerrdefs "github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/events"
+	"github.com/docker/docker/api/types/network"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -119,4 +125,49 @@ func TestRoomIsMadeByAnother(t *testing.T) {
 	if id, err := b.runPod(&fakeJournal{op: "op-next"}, podConfig()); err != nil || !b.has(id) {
 		t.Errorf("%s, %v", id, err)
 	}
+}
+
+// creatingEngine is in the middle of a creation whose caller has gone: it lists
+// the container, and does not have it yet.
+type creatingEngine struct {
+	*fakeEngine
+	made atomic.Bool
+}
+
+func (e *creatingEngine) ContainerCreate(ctx context.Context, c *container.Config, h *container.HostConfig, n *network.NetworkingConfig, p *ocispec.Platform, name string) (container.CreateResponse, error) {
+	_, err := e.fakeEngine.ContainerCreate(ctx, c, h, n, p, name)
+	return container.CreateResponse{}, errors.Join(err, context.DeadlineExceeded)
+}
+
+func (e *creatingEngine) ContainerInspect(ctx context.Context, id string) (container.InspectResponse, error) {
+	if !e.made.Load() {
+		return container.InspectResponse{}, cerrdefs.ErrNotFound
+	}
+	return e.fakeEngine.ContainerInspect(ctx, id)
+}
+
+func (e *creatingEngine) ContainerRemove(ctx context.Context, id string, o container.RemoveOptions) error {
+	if !e.made.Load() {
+		return cerrdefs.ErrNotFound
+	}
+	return e.fakeEngine.ContainerRemove(ctx, id, o)
+}
+
+// TestListedBeforeItIsThere: whoever undoes a creation finds the container in the
+// list and not in the Engine. It is removed when it has come.
+func TestListedBeforeItIsThere(t *testing.T) {
+	b := newBench(t)
+	e := &creatingEngine{fakeEngine: b.engine}
+	b.server.engine = e
+	b.feed(t)
+	if _, err := b.runPod(&fakeJournal{op: "op-cut"}, podConfig()); status.Code(err) != codes.DeadlineExceeded {
+		t.Fatalf("run: %v", err)
+	}
+	id := fmt.Sprintf("%064x", 1)
+	if !b.has(id) {
+		t.Fatal("there is none")
+	}
+	e.made.Store(true)
+	b.engine.messages <- events.Message{Action: events.ActionCreate, Actor: events.Actor{ID: id}}
+	waitFor(t, "removed", func() bool { return !b.has(id) })
 }

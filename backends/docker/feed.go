@@ -301,6 +301,7 @@ func (f *feed) audit(ctx context.Context) {
 	if err != nil {
 		return
 	}
+	f.cache.back(states, asked)
 	for id, state := range states {
 		if known := f.cache.peek(id); known == nil || known.State.Status != state && known.asked.Before(asked) {
 			f.mark(id)

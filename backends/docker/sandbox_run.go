@@ -219,19 +219,28 @@ func (s *server) kill(ctx context.Context, id string) error {
 
 // removeNow removes a container whatever it does, and forgets it. That it is
 // gone already is as good.
+//
+// The Engine lists a container before it has one of that id. So one that it does
+// not have, and that nobody has seen, is not remembered as gone: it may come, and
+// an event will tell of it.
 func (s *server) removeNow(ctx context.Context, id string) error {
-	if err := s.removeFromEngine(ctx, id); err != nil {
+	err := s.removeFromEngine(ctx, id)
+	if cerrdefs.IsNotFound(err) && s.cache.peek(id) == nil {
+		return nil
+	}
+	if err := ignoreGone(err); err != nil {
 		return err
 	}
 	s.forget(id)
 	return nil
 }
 
+// removeFromEngine removes a container, or waits until somebody else has.
 func (s *server) removeFromEngine(ctx context.Context, id string) error {
 	for {
 		err := s.engine.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
 		if !cerrdefs.IsConflict(err) {
-			return ignoreGone(err)
+			return err
 		}
 		// Somebody else is removing it.
 		gone, failed := s.engine.ContainerWait(ctx, id, container.WaitConditionRemoved)
@@ -242,7 +251,7 @@ func (s *server) removeFromEngine(ctx context.Context, id string) error {
 			}
 			// They have failed, and it is still there: now it is on us.
 		case err := <-failed:
-			return ignoreGone(err)
+			return err
 		case <-ctx.Done():
 			return fmt.Errorf("remove container %s: another removal is in progress: %w", id, ctx.Err())
 		}
