@@ -24,6 +24,7 @@ touch "$at/finished"
 func TestDelFinishes(t *testing.T) {
 	for _, hangs := range []bool{false, true} {
 		n, p := planned(t, slowDel)
+		n.grace = time.Minute
 		if hangs {
 			n.grace = 10 * time.Millisecond
 			must(t, os.WriteFile(filepath.Join(n.bin, "hang"), nil, 0o600))
