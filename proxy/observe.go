@@ -58,16 +58,21 @@ func (s *Server) observe(ctx context.Context, m *backends.Member, cause string) 
 // container in the second and no sandbox in the first, which is then read anew:
 // a container without its sandbox must not become what is last known.
 func lists(ctx context.Context, m *backends.Member) (sandboxes, containers backends.Answer, err error) {
-	list := func(full string) (a backends.Answer) {
-		if err == nil {
-			a, err = read(ctx, m, full, backends.NewFrame(nil))
-		}
-		return a
+	sandboxes, err = read(ctx, m, runtimeapi.RuntimeService_ListPodSandbox_FullMethodName, backends.NewFrame(nil))
+	if err != nil {
+		return sandboxes, containers, err
 	}
-	sandboxes = list(runtimeapi.RuntimeService_ListPodSandbox_FullMethodName)
-	containers = list(runtimeapi.RuntimeService_ListContainers_FullMethodName)
-	if err == nil && lacksSandbox(sandboxes.Body.Bytes(), containers.Body.Bytes()) {
-		sandboxes = list(runtimeapi.RuntimeService_ListPodSandbox_FullMethodName)
+	containers, err = read(ctx, m, runtimeapi.RuntimeService_ListContainers_FullMethodName, backends.NewFrame(nil))
+	if err == nil && !lacksSandbox(sandboxes.Body.Bytes(), containers.Body.Bytes()) {
+		return sandboxes, containers, nil
+	}
+	sandboxes.Body.Free()
+	if err != nil {
+		return sandboxes, containers, err
+	}
+	sandboxes, err = read(ctx, m, runtimeapi.RuntimeService_ListPodSandbox_FullMethodName, backends.NewFrame(nil))
+	if err != nil {
+		containers.Body.Free()
 	}
 	return sandboxes, containers, err
 }
