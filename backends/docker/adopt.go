@@ -61,31 +61,28 @@ func (a *attachments) portMappings(id string) ([]cni.PortMapping, error) {
 	return out, nil
 }
 
-// adopt takes on the network of a running sandbox that has no namespace pinned:
-// another shim made it, or had it meanwhile. Pinned, the namespace outlives the
-// infra container, for the sake of the DEL. It does nothing for one of ours that
-// is still being made, which has no network yet.
+// adopt takes on the network of a running sandbox of which it is not known:
+// another shim made it, or had it meanwhile, or crimux has begun anew. Pinned,
+// the namespace outlives the infra container, for the sake of the DEL. One that
+// is still being made has no network yet.
 //
 // Where libcni's cache has no result, the addresses are those of the pod's
 // interface, as for cri-dockerd.
-func (a *attachments) adopt(f *found) error {
-	if f.kind != typeSandbox || !f.State.Running || f.State.Pid <= 0 || !f.HostConfig.NetworkMode.IsNone() {
+func (a *attachments) adopt(f *found, making bool) error {
+	if f.kind != typeSandbox || !f.State.Running || f.State.Pid <= 0 || !f.HostConfig.NetworkMode.IsNone() || making {
 		return nil
 	}
-	if a.pins.find(f.ID) != "" {
+	if a.adopted(f.ID) {
 		return nil
 	}
 	a.adopting.Lock()
 	defer a.adopting.Unlock()
-	if a.get(f.ID).state == netDetached || a.pins.find(f.ID) != "" {
+	if a.get(f.ID).state == netDetached || a.adopted(f.ID) {
 		return nil
 	}
 	ips, attached, err := a.addresses(f.ID)
 	if err != nil {
 		return err
-	}
-	if !attached && f.op != "" {
-		return nil
 	}
 	if !attached {
 		if ips, err = addressesIn(netnsOf(f.State.Pid), adoptedInterface); err != nil {
@@ -95,18 +92,26 @@ func (a *attachments) adopt(f *found) error {
 			return nil // its ADD has failed, or is under way
 		}
 	}
-	if _, err := a.pins.pin(f.ID, f.State.Pid); err != nil {
-		return err
+	if a.pins.find(f.ID) == "" {
+		if _, err := a.pins.pin(f.ID, f.State.Pid); err != nil {
+			return err
+		}
 	}
 	a.setIfUnknown(f.ID, attachment{state: netAttached, ips: ips})
 	return nil
+}
+
+// adopted reports whether nothing is left to take on: the namespace is pinned,
+// by whichever run of crimux, and the network is known.
+func (a *attachments) adopted(id string) bool {
+	return a.get(id).state != netUnknown && a.pins.find(id) != ""
 }
 
 // adopt takes on what another shim has made, before anybody is shown it. There
 // is no caller to tell of a failure, and it is tried again the next time that
 // the container is looked at.
 func (s *server) adopt(ctx context.Context, f *found) {
-	if err := s.pods.adopt(f); err != nil {
+	if err := s.pods.adopt(f, s.ops.look(f.op) != visible); err != nil {
 		s.log.Warn("network of a sandbox cannot be taken on", "sandbox", f.ID, "error", err)
 	}
 	s.nameImage(ctx, f)

@@ -284,7 +284,7 @@ func (b *bench) lookWhenLetGo(t *testing.T, pins *slowPins, f *found) (wait func
 	var look sync.WaitGroup
 	pins.letGo = func() {
 		looked := make(chan error, 1)
-		look.Go(func() { looked <- b.pods.adopt(f) })
+		look.Go(func() { looked <- b.pods.adopt(f, false) })
 		select {
 		case err := <-looked:
 			if err != nil {

@@ -322,7 +322,7 @@ func quietNetwork(t *testing.T) string {
 func TestAdoptDead(t *testing.T) {
 	for name, lost := range map[string]func(t *testing.T, p *shimPod){
 		"all there":     func(*testing.T, *shimPod) {},
-		"cache lost":    func(t *testing.T, p *shimPod) { loseCache(t, p) },
+		"cache lost":    func(t *testing.T, p *shimPod) { loseCache(t, p.id) },
 		"no checkpoint": func(t *testing.T, p *shimPod) { loseCheckpoint(t, p) },
 		"sandbox removed": func(t *testing.T, p *shimPod) {
 			if err := node.lab.Docker().ContainerRemove(t.Context(), p.id, container.RemoveOptions{}); err != nil {
@@ -356,10 +356,10 @@ func TestAdoptDead(t *testing.T) {
 	}
 }
 
-func loseCache(t *testing.T, p *shimPod) {
+func loseCache(t *testing.T, id string) {
 	t.Helper()
-	cached, err := filepath.Glob(node.lab.CNICacheDir + "/results/*" + p.id + "*")
-	if err != nil || len(cached) != 2 {
+	cached, err := filepath.Glob(node.lab.CNICacheDir + "/results/*" + id + "*")
+	if err != nil || len(cached) == 0 {
 		t.Fatal(cached, err)
 	}
 	for _, f := range cached {
@@ -377,18 +377,38 @@ func loseCheckpoint(t *testing.T, p *shimPod) {
 }
 
 // TestAdoptWithoutCache: the addresses are those of the interface, and the host
-// ports those of the checkpoint.
+// ports those of the checkpoint. So they are when crimux begins anew and finds
+// its own pin.
 func TestAdoptWithoutCache(t *testing.T) {
 	noLeak(t)
 	s := shim{t: t}
 	p := s.pod()
 	p.ports = []shimPort{{"udp", 53, 38094}, {"tcp", 8080, 38095}}
 	s.run(p)
-	loseCache(t, p)
-	c := adopted(t, p, "")
-	if st := c.podStatus(p.id); st.State != runtimeapi.PodSandboxState_SANDBOX_READY || st.Network.GetIp() != p.ip || c.pods()[p.id].State != st.State {
-		t.Errorf("status %v, want ready with %s", st, p.ip)
+	loseCache(t, p.id)
+	for range 2 {
+		readyAt(adopted(t, p, ""), p.id, p.ip)
 	}
+}
+
+// readyAt checks that a sandbox is ready and has an address.
+func readyAt(c cri, id, ip string) {
+	c.t.Helper()
+	if st := c.podStatus(id); st.State != runtimeapi.PodSandboxState_SANDBOX_READY || st.Network.GetIp() != ip || c.pods()[id].State != st.State {
+		c.t.Errorf("status %v, want ready with %s", st, ip)
+	}
+}
+
+// TestRestartWithoutCache: nor are pods of crimux's own lost with libcni's cache.
+func TestRestartWithoutCache(t *testing.T) {
+	noLeak(t)
+	c := kubelet(t)
+	id := c.run(pod(t))
+	ip := c.podStatus(id).Network.GetIp()
+	loseCache(t, id)
+	again := started(t, "")
+	readyAt(again, id, ip)
+	again.removePod(id)
 }
 
 // TestAdoptWithDamagedCheckpoint: without it host ports would stay taken, so
@@ -398,7 +418,7 @@ func TestAdoptWithDamagedCheckpoint(t *testing.T) {
 	s := shim{t: t}
 	p := s.pod()
 	s.run(p)
-	loseCache(t, p)
+	loseCache(t, p.id)
 	file := filepath.Join(p.checkpointDir, p.id)
 	if err := os.WriteFile(file, []byte(`{"version":"v1","na`), 0o600); err != nil {
 		t.Fatal(err)
