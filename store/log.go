@@ -218,9 +218,10 @@ func (l *Log) Changed(after uint64) <-chan struct{} {
 }
 
 // Records calls fn for each record from sequence number from to what was the
-// last at the time of the call, in order. It ends with the first error of fn
-// or of reading; ErrClosed where the log is closed meanwhile. The record is
-// fn's to keep. fn may take its time and may call the log.
+// last at the time of the call, in order; where that one is taken out meanwhile,
+// to the stub that stands for it. It ends with the first error of fn or of
+// reading; ErrClosed where the log is closed meanwhile. The record is fn's to
+// keep. fn may take its time and may call the log.
 func (l *Log) Records(from uint64, fn func(Record) error) error {
 	return l.file.records(from, l.Last(), fn)
 }

@@ -50,6 +50,32 @@ func TestReadWhileCompacted(t *testing.T) {
 	}
 }
 
+// Who reads up to an event that is taken out meanwhile is told so.
+func TestReadOvertakenByCompaction(t *testing.T) {
+	o := quiet()
+	o.Now = clockAt(time.Unix(0, 0).Add(150 * time.Hour)).now
+	l := open(t, filepath.Join(t.TempDir(), FileName), o)
+	const before = pageRecords + 200
+	all := aDay(150)
+	for _, e := range all[:before] {
+		l.Append(e)
+	}
+	mustAppend(t, l)
+	last := l.Last()
+	keepFor(l, 6*time.Hour)
+	src := &midway{Log: l, at: 1, do: func() {
+		for _, e := range all[before:] {
+			l.Append(e)
+		}
+		mustAppend(t, l)
+		compactNow(t, l)
+	}}
+	rep, err := Verify(src)
+	if err != nil || !rep.Sound() || rep.Last < last {
+		t.Errorf("%v, up to %d of %d, damage: %v", err, rep.Last, last, rep.Damage)
+	}
+}
+
 // Who goes on reading where it stopped before events were taken out goes on, too.
 func TestGoOnAfterCompaction(t *testing.T) {
 	o := quiet()

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 
 	"go.etcd.io/bbolt"
 )
@@ -64,15 +65,19 @@ func (o *file) baseAt(seq uint64) (r Record, ok bool, err error) {
 	return r, ok, err
 }
 
-// page copies out the records from from on, at most to to, in one transaction.
-// Each snapshot comes after the last event in it, within the same page, so that
+// page copies out the records from from on, at most to to, in one transaction:
+// or the one stub for events on both sides of to, which were taken out since to
+// was the last. Each snapshot comes after the last event in it, within the same page, so that
 // who goes on after that event misses none.
 func (o *file) page(from, to uint64) ([]Record, error) {
 	var page []Record
 	size := 0
 	err := o.view(func(tx *bbolt.Tx) error {
 		shots := snapshotsFrom(tx, from)
-		return scanEvents(tx, from, to, func(r Record) error {
+		return scanEvents(tx, from, math.MaxUint64, func(r Record) error {
+			if r.Seq > to && len(page) > 0 {
+				return errPageFull
+			}
 			page = append(page, Record{Seq: r.Seq, Value: append([]byte(nil), r.Value...)})
 			for len(shots) > 0 && shots[0] < r.Seq {
 				shots = shots[1:]
