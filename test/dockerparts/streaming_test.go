@@ -254,6 +254,7 @@ func TestExecSyncTimeout(t *testing.T) {
 		"new session":      "setsid sleep 16180; :",
 		"orphan and ended": "(sleep 16180 &) ; sleep 0.05",
 		"forks":            "f() { while :; do (sleep 16180 &); sleep 0.01; done; }; f",
+		"forks sessions":   "while :; do for i in 1 2 3 4 5; do setsid sleep 16180 & done; usleep 5000; done",
 	} {
 		t.Run(name, func(t *testing.T) {
 			begin := time.Now()

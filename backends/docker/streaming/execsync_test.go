@@ -177,9 +177,10 @@ func TestParseStat(t *testing.T) {
 	}
 	tail := " 7 8 9 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0"
 	for text, want := range map[string]process{
-		"5 (sh) S" + tail:       {5, 7, 9, 4242, false},
-		"5 (a) b (c) Z" + tail:  {5, 7, 9, 4242, true},
-		"5 (x) 1 2 3) X" + tail: {5, 7, 9, 4242, true},
+		"5 (sh) S" + tail:       {pid: 5, parent: 7, session: 9, started: 4242},
+		"5 (sh) T" + tail:       {pid: 5, parent: 7, session: 9, started: 4242, stopped: true},
+		"5 (a) b (c) Z" + tail:  {pid: 5, parent: 7, session: 9, started: 4242, dead: true},
+		"5 (x) 1 2 3) X" + tail: {pid: 5, parent: 7, session: 9, started: 4242, dead: true},
 	} {
 		if got, err := parseStat(5, []byte(text)); err != nil || got != want {
 			t.Errorf("%q: %+v, %v", text, got, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -81,9 +82,15 @@ type family struct {
 	container string // full id
 }
 
-// kill ends all members, again until none is found: a member may have
-// started another between the look and the kill.
+// stopLooks is how often members are looked at, at most, for whether they have
+// all stopped before they are killed as they are: one may be stuck in the kernel.
+const stopLooks = 6
+
+// kill ends all members, again until none is found. They are stopped first: a
+// member that starts another while it is killed leaves an orphan, which can be
+// known by its session only, and may have left that.
 func (f *family) kill(ctx context.Context) error {
+	looks, calm := 0, 0
 	for pause := pollFirst; ; pause = min(2*pause, pollMost) {
 		members, err := f.members()
 		if err != nil {
@@ -92,15 +99,31 @@ func (f *family) kill(ctx context.Context) error {
 		if len(members) == 0 {
 			return nil
 		}
+		calm++
+		if !allStopped(members) {
+			calm = 0
+		}
+		// Twice: what one of them had started while the first look began is found
+		// by the second.
+		sig := unix.SIGKILL
+		if looks++; looks <= stopLooks && calm < 2 {
+			sig = unix.SIGSTOP
+		}
 		for _, m := range members {
-			if err := m.signal(unix.SIGKILL); err != nil {
-				return fmt.Errorf("kill process %d: %w", m.pid, err)
+			if err := m.signal(sig); err != nil {
+				return fmt.Errorf("end process %d: %w", m.pid, err)
 			}
 		}
 		if err := sleep(ctx, pause); err != nil {
 			return fmt.Errorf("%d processes of the command do not end: %w", len(members), err)
 		}
 	}
+}
+
+// allStopped reports whether none of some processes could start another when it
+// was looked at.
+func allStopped(all []process) bool {
+	return !slices.ContainsFunc(all, func(p process) bool { return !p.stopped })
 }
 
 // signalRoot signals the command itself, if it is still there.

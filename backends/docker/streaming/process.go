@@ -12,6 +12,7 @@ type process struct {
 	pid, parent, session int
 	started              uint64 // in clock ticks since boot
 	dead                 bool   // a zombie, or nearly gone
+	stopped              bool   // by a signal or a tracer
 }
 
 // processes returns all processes of the node.
@@ -60,7 +61,7 @@ func parseStat(pid int, b []byte) (process, error) {
 	if len(f) < 20 {
 		return process{}, fmt.Errorf("process %d: %d fields in %q", pid, len(f), b)
 	}
-	p := process{pid: pid, dead: f[0][0] == 'Z' || f[0][0] == 'X'}
+	p := process{pid: pid, dead: f[0][0] == 'Z' || f[0][0] == 'X', stopped: f[0][0] == 'T' || f[0][0] == 't'}
 	var errs [3]error
 	p.parent, errs[0] = strconv.Atoi(string(f[1]))
 	p.session, errs[1] = strconv.Atoi(string(f[3]))
