@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/types"
 )
 
 // Networks attaches pods to the node's default network. Its methods may be
@@ -30,7 +31,8 @@ type Networks struct {
 	collecting sync.Mutex
 	// host is the host's network namespace, by its inode.
 	host uint64
-	// grace is how long Quiesce lets orphaned plugins go on, and a DEL its own.
+	// grace is how long Quiesce lets orphaned plugins go on, and who adds or
+	// deletes lets its own.
 	grace time.Duration
 }
 
@@ -119,8 +121,11 @@ func (n *Networks) Plan(a Attachment) (*Plan, error) {
 
 // Add carries the plan out and returns the pod's addresses. libcni's cache is
 // written last. When it fails, whatever part was done is still there: the
-// caller owes a [Networks.Del], as it does when ctx ended, in which case every
-// process of the running plugin's group has been killed.
+// caller owes a [Networks.Del].
+//
+// When ctx ends in the middle, the plugins get a few seconds to finish, and what
+// they have finished counts. After that every process of the running plugin's
+// group is killed.
 func (n *Networks) Add(ctx context.Context, p *Plan) (Result, error) {
 	if p.id == "" || p.netns == "" {
 		return Result{}, fmt.Errorf("%w: ADD needs a sandbox id and a network namespace", ErrInvalid)
@@ -133,7 +138,11 @@ func (n *Networks) Add(ctx context.Context, p *Plan) (Result, error) {
 	if err := n.attached.enter(ctx, p.attachment()); err != nil {
 		return Result{}, fmt.Errorf("network %q: ADD for %s: %w", p.list.Name, p.id, err)
 	}
-	res, err := n.plugin.AddNetworkList(ctx, p.list, p.runtimeConf(p.netns))
+	var res types.Result
+	err = letFinish(ctx, n.grace, func(ctx context.Context) (err error) {
+		res, err = n.plugin.AddNetworkList(ctx, p.list, p.runtimeConf(p.netns))
+		return err
+	})
 	if err != nil {
 		return Result{}, fmt.Errorf("network %q: ADD for %s: %w", p.list.Name, p.id, err)
 	}
@@ -169,35 +178,15 @@ func (n *Networks) Del(ctx context.Context, p *Plan, netns string) error {
 	if !p.leadsHome(netns, n.host) {
 		netns = ""
 	}
-	if err := n.runDel(ctx, n.recall(p), netns); err != nil {
+	made := n.recall(p)
+	err = letFinish(ctx, n.grace, func(ctx context.Context) error {
+		return n.plugin.DelNetworkList(ctx, made.list, made.runtimeConf(netns))
+	})
+	if err != nil {
 		return fmt.Errorf("network %q: DEL for %s: %w", p.list.Name, p.id, err)
 	}
 	n.attached.leave(p.attachment())
 	return n.dropLoopback(p.id, p.ifName)
-}
-
-// runDel runs the plugins of a DEL. When ctx ends they get the same grace as
-// orphaned ones, for the same reason.
-func (n *Networks) runDel(ctx context.Context, p *Plan, netns string) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
-	defer context.AfterFunc(ctx, func() {
-		grace := time.NewTimer(n.grace)
-		defer grace.Stop()
-		select {
-		case <-grace.C:
-			cancel()
-		case <-run.Done():
-		}
-	})()
-	err := n.plugin.DelNetworkList(run, p.list, p.runtimeConf(netns))
-	if err != nil && ctx.Err() != nil {
-		return fmt.Errorf("%w: %w", ctx.Err(), err)
-	}
-	return err
 }
 
 // usable returns the default network if it and its plugins are there.

@@ -104,7 +104,8 @@ func (k impatient) until(method string, req proto.Message) {
 // live is the life of a pod with two containers, to its end.
 func (k impatient) live(cfg *runtimeapi.PodSandboxConfig, image string) {
 	var made runtimeapi.RunPodSandboxResponse
-	if k.call("RunPodSandbox", &runtimeapi.RunPodSandboxRequest{Config: cfg}, &made) != nil {
+	if err := k.call("RunPodSandbox", &runtimeapi.RunPodSandboxRequest{Config: cfg}, &made); err != nil {
+		k.t.Logf("%s: %v", cfg.Metadata.Name, err)
 		return
 	}
 	var inside sync.WaitGroup
