@@ -77,12 +77,7 @@ func (t *attendant) arrival() uint64 {
 	return t.came
 }
 
-func (t *attendant) wake() {
-	select {
-	case t.woken <- struct{}{}:
-	default:
-	}
-}
+func (t *attendant) wake() { poke(t.woken) }
 
 // run gives the backend what it is owed until ctx is done.
 func (t *attendant) run(ctx context.Context) {

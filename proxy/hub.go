@@ -116,10 +116,7 @@ func (r *reader) push(body []byte) bool {
 			"GetContainerEvents: the reader is too slow: %d events wait for it, and further ones would be lost: read faster, list the containers, and ask again", n))
 		return false
 	}
-	select {
-	case r.woken <- struct{}{}:
-	default:
-	}
+	poke(r.woken)
 	return true
 }
 

@@ -23,13 +23,16 @@ func newLane() *lane {
 	return &lane{open: make(chan struct{}), woken: make(chan struct{}, 1)}
 }
 
-// wake makes the watcher look without waiting for its next turn.
-func (l *lane) wake() {
+// poke leaves a token in a channel that holds one.
+func poke(c chan<- struct{}) {
 	select {
-	case l.woken <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
+
+// wake makes the watcher look without waiting for its next turn.
+func (l *lane) wake() { poke(l.woken) }
 
 // clear opens the lane for good.
 func (l *lane) clear() { l.once.Do(func() { close(l.open) }) }

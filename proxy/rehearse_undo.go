@@ -180,12 +180,7 @@ func (r *rehearsals) owe(backend string) {
 }
 
 // wake makes the sweeper look at once.
-func (r *rehearsals) wake() {
-	select {
-	case r.woken <- struct{}{}:
-	default:
-	}
-}
+func (r *rehearsals) wake() { poke(r.woken) }
 
 // owes tells how often it was noted that something is left on a backend, and
 // whether a rehearsal is under way, which the sweeper leaves alone.

@@ -278,9 +278,10 @@ func (p *slowPins) unpin(id string) error {
 	return nil
 }
 
-// lookWhenLetGo has somebody look at a sandbox that ran, as soon as its namespace
-// is let go of. wait returns when all have looked.
-func (b *bench) lookWhenLetGo(t *testing.T, pins *slowPins, f *found) (wait func()) {
+// stopLookedAt stops a sandbox at which somebody looks, who saw it run, as soon as
+// its namespace is let go of, and checks that it is not kept.
+func (b *bench) stopLookedAt(t *testing.T, pins *slowPins, f *found) {
+	t.Helper()
 	var look sync.WaitGroup
 	pins.letGo = func() {
 		looked := make(chan error, 1)
@@ -293,7 +294,13 @@ func (b *bench) lookWhenLetGo(t *testing.T, pins *slowPins, f *found) (wait func
 		case <-time.After(50 * time.Millisecond): // it waits for us
 		}
 	}
-	return look.Wait
+	if _, err := b.StopPodSandbox(t.Context(), &runtimeapi.StopPodSandboxRequest{PodSandboxId: f.ID}); err != nil {
+		t.Fatal(err)
+	}
+	look.Wait()
+	if at := pins.find(f.ID); at != "" {
+		t.Errorf("kept: %s", at)
+	}
 }
 
 // TestLookWhileStopping: whoever looks at a sandbox while its network is taken
@@ -310,14 +317,7 @@ func TestLookWhileStopping(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wait := b.lookWhenLetGo(t, pins, f)
-	if _, err := b.StopPodSandbox(t.Context(), &runtimeapi.StopPodSandboxRequest{PodSandboxId: id}); err != nil {
-		t.Fatal(err)
-	}
-	wait()
-	if at := pins.find(id); at != "" {
-		t.Errorf("kept: %s", at)
-	}
+	b.stopLookedAt(t, pins, f)
 }
 
 // TestLookWhileStoppingWithoutNetwork: nor where the node has no network any
@@ -342,12 +342,5 @@ func TestLookWhileStoppingWithoutNetwork(t *testing.T) {
 	if err := os.Remove(filepath.Join(b.engine.dir, "net", "10-test.conflist")); err != nil {
 		t.Fatal(err)
 	}
-	wait := b.lookWhenLetGo(t, pins, f)
-	if _, err := b.StopPodSandbox(t.Context(), &runtimeapi.StopPodSandboxRequest{PodSandboxId: id}); err != nil {
-		t.Fatal(err)
-	}
-	wait()
-	if at := pins.find(id); at != "" {
-		t.Errorf("kept: %s", at)
-	}
+	b.stopLookedAt(t, pins, f)
 }

@@ -191,10 +191,7 @@ func (c *cache) await(ctx context.Context) error {
 	if whole {
 		return nil
 	}
-	select {
-	case c.feed.kick <- struct{}{}:
-	default:
-	}
+	poke(c.feed.kick)
 	select {
 	case <-tried:
 	case <-ctx.Done():

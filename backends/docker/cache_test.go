@@ -67,14 +67,7 @@ func TestCacheFindsByTheBeginning(t *testing.T) {
 // Engine, and a call that changes something is seen at once.
 func TestReadsAskNothing(t *testing.T) {
 	b := newBench(t)
-	sandbox, err := b.runPod(backends.NoJournal, podConfig())
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := b.CreateContainer(t.Context(), createRequest(sandbox))
-	if err != nil {
-		t.Fatal(err)
-	}
+	sandbox, r := b.withContainer(t)
 	asked := func() []string {
 		b.trace.mu.Lock()
 		defer b.trace.mu.Unlock()

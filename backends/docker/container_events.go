@@ -193,10 +193,7 @@ func (st *eventStream) push(body []byte) bool {
 	if st.over = len(st.waiting) >= eventsKept; !st.over {
 		st.waiting = append(st.waiting, body)
 	}
-	select {
-	case st.wake <- struct{}{}:
-	default:
-	}
+	poke(st.wake)
 	return !st.over
 }
 

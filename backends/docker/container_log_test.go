@@ -10,7 +10,6 @@ import (
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/crimux/crimux/backends"
 	"github.com/crimux/crimux/backends/docker/crilog"
 )
 
@@ -60,14 +59,7 @@ func withLog(t *testing.T) (b *bench, l *keptLogs, id string) {
 	b = newBench(t)
 	l = &keptLogs{fakeLogs: fakeLogs{b.trace}, followed: map[string]bool{}}
 	b.logs.copies = l
-	sandbox, err := b.runPod(backends.NoJournal, podConfig())
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := b.CreateContainer(t.Context(), createRequest(sandbox))
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, r := b.withContainer(t)
 	b.engine.containers[r.ContainerId].LogPath = filepath.Join(b.engine.dir, "engine.log")
 	b.trace.effects()
 	return b, l, r.ContainerId

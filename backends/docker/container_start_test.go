@@ -11,8 +11,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-
-	"github.com/crimux/crimux/backends"
 )
 
 // startedEngine tells of its starts. The first one takes until the second has
@@ -51,14 +49,7 @@ func (e *startedEngine) ContainerStart(ctx context.Context, id string, o contain
 // run it twice.
 func TestStartsOnce(t *testing.T) {
 	b := newBench(t)
-	sandbox, err := b.runPod(backends.NoJournal, podConfig())
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := b.CreateContainer(t.Context(), createRequest(sandbox))
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, r := b.withContainer(t)
 	start := func() error {
 		_, err := b.StartContainer(t.Context(), &runtimeapi.StartContainerRequest{ContainerId: r.ContainerId})
 		return err

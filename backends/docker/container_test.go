@@ -27,14 +27,7 @@ func createRequest(sandbox string) *runtimeapi.CreateContainerRequest {
 
 func TestContainerStatesAgree(t *testing.T) {
 	b := newBench(t)
-	sandbox, err := b.runPod(backends.NoJournal, podConfig())
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := b.CreateContainer(t.Context(), createRequest(sandbox))
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, r := b.withContainer(t)
 	c := b.engine.containers[r.ContainerId]
 	for _, s := range []struct {
 		name   string

@@ -370,6 +370,19 @@ func newBench(t testing.TB) *bench {
 	return b
 }
 
+// withContainer makes a pod with a container that is not started.
+func (b *bench) withContainer(t *testing.T) (sandbox string, r *runtimeapi.CreateContainerResponse) {
+	t.Helper()
+	sandbox, err := b.runPod(backends.NoJournal, podConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err = b.CreateContainer(t.Context(), createRequest(sandbox)); err != nil {
+		t.Fatal(err)
+	}
+	return sandbox, r
+}
+
 // resync has the cache read everything anew: somebody changed the Engine.
 func (b *bench) resync(t testing.TB) {
 	t.Helper()

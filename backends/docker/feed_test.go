@@ -51,14 +51,7 @@ func (b *bench) feed(t *testing.T) {
 // reading.
 func TestChangedWhileReading(t *testing.T) {
 	b := newBench(t)
-	sandbox, err := b.runPod(backends.NoJournal, podConfig())
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := b.CreateContainer(t.Context(), createRequest(sandbox))
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, r := b.withContainer(t)
 	b.start(t, r.ContainerId)
 	stopped := make(chan error, 1)
 	b.server.engine = &inspectedEngine{fakeEngine: b.engine, id: r.ContainerId, seen: func() {

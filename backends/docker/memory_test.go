@@ -8,22 +8,13 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/events"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-
-	"github.com/crimux/crimux/backends"
 )
 
 // TestLateMemoryReport: an Engine that hears of the lack of memory after the
 // container's end says so in an event, and in no state.
 func TestLateMemoryReport(t *testing.T) {
 	b := newBench(t)
-	sandbox, err := b.runPod(backends.NoJournal, podConfig())
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := b.CreateContainer(t.Context(), createRequest(sandbox))
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, r := b.withContainer(t)
 	id := r.ContainerId
 	b.engine.mu.Lock()
 	st := b.engine.containers[id].State
