@@ -62,7 +62,7 @@ func translateUpdate(r *runtimeapi.LinuxContainerResources, f *found, facts *fac
 			CpusetCpus: r.CpusetCpus, CpusetMems: r.CpusetMems, HugepageLimits: r.HugepageLimits, Unified: r.Unified,
 		}
 	}
-	if u.resources, u.settings, err = translateResources("linux", r, facts); err != nil {
+	if u.resources, u.settings, err = translateResources("linux", r, facts, n); err != nil {
 		return u, err
 	}
 	score, err := oomScore("linux.oom_score_adj", r.GetOomScoreAdj(), n.oomFloor)

@@ -143,6 +143,10 @@ func newServer(o Options, e engine, n networks, l logs, p namespaces) (*server, 
 	if err != nil {
 		return nil, fmt.Errorf("backend %s: %w", o.Name, err)
 	}
+	sizes, err := pageSizes(hugePagesDir)
+	if err != nil {
+		return nil, fmt.Errorf("backend %s: %w", o.Name, err)
+	}
 	kept, err := checkpoint.New(o.CheckpointDirs...)
 	if err != nil {
 		return nil, fmt.Errorf("backend %s: %w", o.Name, err)
@@ -167,9 +171,10 @@ func newServer(o Options, e engine, n networks, l logs, p namespaces) (*server, 
 		late:     newLateStarts(),
 		locks:    newKeyLocks(),
 		node: nodeOptions{
-			oomFloor: floor,
-			logs:     container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": o.LogMaxSize, "max-file": fmt.Sprint(o.LogMaxFiles)}},
-			readFile: readProfile,
+			oomFloor:  floor,
+			logs:      container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": o.LogMaxSize, "max-file": fmt.Sprint(o.LogMaxFiles)}},
+			readFile:  readProfile,
+			pageSizes: sizes,
 		},
 	}
 	s.stats = newNodeStats(s, o.LayerInterval)

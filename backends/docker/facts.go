@@ -57,6 +57,8 @@ type nodeOptions struct {
 	readFile func(path string) ([]byte, error)
 	// proc is where processes are found.
 	proc procFS
+	// pageSizes are the sizes of huge pages of this node, such as 2MB.
+	pageSizes []string
 }
 
 // currentFacts returns facts that are not older than age.

@@ -365,6 +365,7 @@ func newBench(t testing.TB) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.node.pageSizes = []string{"2MB", "1GB"}
 	b := &bench{server: s, backend: &Backend{name: o.Name, log: o.Logger, srv: s}, engine: e, net: n, trace: tr}
 	b.resync(t)
 	return b

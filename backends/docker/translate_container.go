@@ -138,7 +138,7 @@ func translateProcess(c *runtimeapi.ContainerConfig) (*container.Config, error) 
 
 // translateLinux carries over config.linux.
 func (s *containerSpec) translateLinux(l *runtimeapi.LinuxContainerConfig, parent string, sandbox podSandbox, f *facts, n nodeOptions) error {
-	resources, settings, err := translateResources("config.linux.resources", l.GetResources(), f)
+	resources, settings, err := translateResources("config.linux.resources", l.GetResources(), f, n)
 	if err != nil {
 		return err
 	}

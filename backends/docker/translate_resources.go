@@ -8,7 +8,7 @@ import (
 // translateResources carries over linux resources: what the Engine has words
 // for, and what is to be written to the cgroup. oom_score_adj is no resource
 // to the Engine: see oomScore.
-func translateResources(field string, r *runtimeapi.LinuxContainerResources, f *facts) (container.Resources, cgroupSettings, error) {
+func translateResources(field string, r *runtimeapi.LinuxContainerResources, f *facts, n nodeOptions) (container.Resources, cgroupSettings, error) {
 	settings, err := translateCgroup(field, r, f)
 	if err != nil {
 		return container.Resources{}, settings, err
@@ -22,6 +22,9 @@ func translateResources(field string, r *runtimeapi.LinuxContainerResources, f *
 		if v.value < 0 {
 			return container.Resources{}, settings, invalid(field+"."+v.field, "%d is negative", v.value)
 		}
+	}
+	if err := checkPageSizes(field, r.GetHugepageLimits(), n.pageSizes); err != nil {
+		return container.Resources{}, settings, err
 	}
 	if err := checkLimits(field, r, f); err != nil {
 		return container.Resources{}, settings, err

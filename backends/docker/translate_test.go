@@ -22,8 +22,9 @@ func testFacts() *facts {
 
 func testNode() nodeOptions {
 	return nodeOptions{
-		oomFloor: -1000,
-		logs:     container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": "50m", "max-file": "5"}},
+		oomFloor:  -1000,
+		pageSizes: []string{"2MB", "1GB"},
+		logs:      container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": "50m", "max-file": "5"}},
 		readFile: func(p string) ([]byte, error) {
 			if p == "/profiles/ok.json" {
 				return []byte(`{ "defaultAction": "SCMP_ACT_ALLOW" }`), nil

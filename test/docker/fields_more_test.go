@@ -3,16 +3,12 @@ package docker
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -113,12 +109,25 @@ func TestMounts(t *testing.T) {
 	}
 }
 
+// onlineCPUs returns the first of this machine's processors and the list of
+// all, as cpuset files have them.
+func onlineCPUs(t *testing.T) (first, all string) {
+	t.Helper()
+	b, err := os.ReadFile("/sys/devices/system/cpu/online")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all = strings.TrimSpace(string(b))
+	return all[:len(all)-len(strings.TrimLeft(all, "0123456789"))], all
+}
+
 func TestResources(t *testing.T) {
+	firstCPU, allCPUs := onlineCPUs(t)
 	s := newSandbox(t, plain)
 	ctr := s.started(func(c *runtimeapi.ContainerConfig) {
 		c.Linux.Resources = &runtimeapi.LinuxContainerResources{
 			CpuPeriod: 50000, CpuQuota: 10000, CpuShares: 2, MemoryLimitInBytes: 64 << 20, MemorySwapLimitInBytes: 64 << 20,
-			CpusetCpus: "0", OomScoreAdj: 500,
+			CpusetCpus: firstCPU, OomScoreAdj: 500,
 		}
 	})
 	_, err := os.Stat("/sys/fs/cgroup/cgroup.controllers")
@@ -138,7 +147,7 @@ func TestResources(t *testing.T) {
 			t.Errorf("oom_score_adj %s, want %s", got, score)
 		}
 	}
-	check("10000", "2", "67108864", "0", "500")
+	check("10000", "2", "67108864", firstCPU, "500")
 	update := func(r *runtimeapi.LinuxContainerResources) error {
 		return s.try(runtimeService+"UpdateContainerResources", &runtimeapi.UpdateContainerResourcesRequest{ContainerId: ctr, Linux: r})
 	}
@@ -149,105 +158,12 @@ func TestResources(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	check("20000", "512", "100663296", "0", "700")
-	if err := update(&runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 48 << 20, CpuQuota: -1, CpusetCpus: "0-1", OomScoreAdj: 600}); err != nil {
+	check("20000", "512", "100663296", firstCPU, "700")
+	if err := update(&runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 48 << 20, CpuQuota: -1, CpusetCpus: allCPUs, OomScoreAdj: 600}); err != nil {
 		t.Fatal(err)
 	}
-	check("-1", "512", "50331648", "0-1", "600")
-	if r := s.status(ctr).Resources.Linux; r.MemoryLimitInBytes != 48<<20 || r.CpuShares != 512 || r.CpusetCpus != "0-1" {
+	check("-1", "512", "50331648", allCPUs, "600")
+	if r := s.status(ctr).Resources.Linux; r.MemoryLimitInBytes != 48<<20 || r.CpuShares != 512 || r.CpusetCpus != allCPUs {
 		t.Errorf("status %v", r)
 	}
-}
-
-// hugetlbTree is where the node has the hugetlb controller: the root of a
-// cgroup v2 tree.
-func hugetlbTree(t *testing.T) string {
-	t.Helper()
-	for _, dir := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
-		b, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
-		if err == nil && strings.Contains(string(b), "hugetlb") {
-			return dir
-		}
-	}
-	t.Skip("this machine's cgroup v2 tree has no hugetlb controller")
-	return ""
-}
-
-// handDown enables the hugetlb controller for the cgroups in a folder until the
-// test's end.
-func handDown(t *testing.T, dir string) {
-	t.Helper()
-	set := func(what string) error {
-		return os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte(what), 0)
-	}
-	if err := set("+hugetlb"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := set("-hugetlb"); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			t.Error(err)
-		}
-	})
-}
-
-// ownParent is the name of a cgroup that is gone after the test: engines leave
-// a parent where it is, since it is the kubelet's.
-func ownParent(t *testing.T) string {
-	t.Helper()
-	parent := fmt.Sprintf("/crimux-test-%d", time.Now().UnixNano())
-	t.Cleanup(func() {
-		for _, pattern := range []string{"/sys/fs/cgroup" + parent, "/sys/fs/cgroup/*" + parent} {
-			dirs, err := filepath.Glob(pattern)
-			for _, d := range dirs {
-				err = errors.Join(err, unix.Rmdir(d))
-			}
-			if err != nil {
-				t.Error(err)
-			}
-		}
-	})
-	return parent
-}
-
-// TestHugepages: a limit is the container's own, and a container that cannot
-// have it does not run.
-func TestHugepages(t *testing.T) {
-	root, parent := hugetlbTree(t), ownParent(t)
-	s := newSandbox(t, func(p *runtimeapi.PodSandboxConfig) { p.Linux.CgroupParent = parent })
-	limited := func() string {
-		return s.add(func(c *runtimeapi.ContainerConfig) {
-			c.Linux.Resources.HugepageLimits = []*runtimeapi.HugepageLimit{{PageSize: "2MB", Limit: 6 << 20}, {PageSize: "1GB"}}
-		})
-	}
-	before, err := os.ReadFile(filepath.Join(root, "cgroup.subtree_control"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(string(before), "hugetlb") {
-		// The node hands it down to nobody.
-		ctr := limited()
-		err := s.try(runtimeService+"StartContainer", &runtimeapi.StartContainerRequest{ContainerId: ctr})
-		if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "2MB") {
-			t.Errorf("start without the controller: %v", err)
-		}
-		if st := s.status(ctr); st.State != runtimeapi.ContainerState_CONTAINER_EXITED {
-			t.Errorf("it is %s", st.State)
-		}
-		handDown(t, root)
-	}
-	handDown(t, root+parent)
-	ctr := limited()
-	s.start(ctr)
-	check := func(file, want string) {
-		t.Helper()
-		b, err := os.ReadFile(filepath.Join(root+parent, ctr, file))
-		if err != nil || strings.TrimSpace(string(b)) != want {
-			t.Errorf("%s: %q, %v; want %s", file, b, err, want)
-		}
-	}
-	check("hugetlb.2MB.max", "6291456")
-	check("hugetlb.1GB.max", "0")
-	must[runtimeapi.UpdateContainerResourcesResponse](s.cri, runtimeService+"UpdateContainerResources", &runtimeapi.UpdateContainerResourcesRequest{ContainerId: ctr,
-		Linux: &runtimeapi.LinuxContainerResources{HugepageLimits: []*runtimeapi.HugepageLimit{{PageSize: "2MB", Limit: 2 << 20}}}})
-	check("hugetlb.2MB.max", "2097152")
 }
