@@ -29,6 +29,9 @@ type Probing struct {
 	// counts as down; 0 means ten seconds. Slow is not down. A backend that
 	// refuses connections is down at once.
 	DownAfter time.Duration
+	// ListTimeout is how long a list waits for a backend that does not answer
+	// a probe either; 0 means two seconds. See [Member.GuardList].
+	ListTimeout time.Duration
 }
 
 func (p Probing) withDefaults() Probing {
@@ -37,6 +40,9 @@ func (p Probing) withDefaults() Probing {
 	}
 	if p.DownAfter <= 0 {
 		p.DownAfter = 10 * time.Second
+	}
+	if p.ListTimeout <= 0 {
+		p.ListTimeout = 2 * time.Second
 	}
 	return p
 }
@@ -47,17 +53,21 @@ type Member struct {
 	probing Probing
 	// changed is called after each change of health, from one goroutine.
 	changed func(*Member, Health)
+	// wake makes the next probe begin at once.
+	wake chan struct{}
 
 	mu     sync.Mutex
 	health Health
 	// open is the breaker: closed before the first probe has been answered or
 	// not, since a backend that nobody has asked yet is not known to be away.
-	open   bool
+	open bool
+	// asked is when the probe under way began; zero while none is.
+	asked  time.Time
 	guards map[*guard]struct{}
 }
 
 func newMember(b Backend, p Probing) *Member {
-	m := &Member{Backend: b, probing: p.withDefaults(), changed: func(*Member, Health) {}}
+	m := &Member{Backend: b, probing: p.withDefaults(), changed: func(*Member, Health) {}, wake: make(chan struct{}, 1)}
 	m.guards = make(map[*guard]struct{})
 	m.health = Health{Since: time.Now(), Err: status.Error(codes.Unavailable, "not contacted yet")}
 	return m
@@ -137,6 +147,7 @@ func (m *Member) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-m.wake:
 		case <-time.After(pause - time.Since(began)):
 		}
 	}
@@ -144,7 +155,9 @@ func (m *Member) run(ctx context.Context) {
 
 func (m *Member) probeOnce(ctx context.Context) {
 	pctx, cancel := context.WithTimeout(ctx, m.probing.DownAfter)
+	m.noteProbe(time.Now())
 	err := m.Probe(pctx)
+	m.noteProbe(time.Time{})
 	// What has come is an answer, however late.
 	timedOut := err != nil && pctx.Err() != nil
 	cancel()

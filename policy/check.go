@@ -81,10 +81,14 @@ func checkStateDir(dir string) error {
 const (
 	minProbeInterval = 10 * time.Millisecond
 	maxDownAfter     = time.Hour
+	minListTimeout   = 100 * time.Millisecond
 )
 
 // checkHealth looks at the probing of backends.
 func (r *reader) checkHealth(h Health) {
+	if h.ListTimeout < minListTimeout {
+		r.checkValue("health", "listTimeout", fmt.Errorf("%s is too short for a busy node: write at least %s", h.ListTimeout, minListTimeout))
+	}
 	if h.ProbeInterval < minProbeInterval {
 		r.checkValue("health", "probeInterval", fmt.Errorf("%s is too short: write at least %s", h.ProbeInterval, minProbeInterval))
 		return

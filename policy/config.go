@@ -22,6 +22,7 @@ const (
 	DefaultLogMaxFiles    = 3
 	DefaultProbeInterval  = time.Second
 	DefaultDownAfter      = 10 * time.Second
+	DefaultListTimeout    = 2 * time.Second
 	DefaultEventsMaxSize  = "256m"
 	DefaultRetention      = 168 * time.Hour
 )
@@ -171,6 +172,9 @@ type Health struct {
 	// DownAfter is how long no probe must be answered for a backend to count as
 	// away; at least ProbeInterval. A slow backend is not away.
 	DownAfter time.Duration
+	// ListTimeout is how long a list waits for a backend that does not answer
+	// probes either, before what is last known of it is listed.
+	ListTimeout time.Duration
 }
 
 // Backend returns the backend of that name, and whether there is one.

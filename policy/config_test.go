@@ -46,7 +46,7 @@ func pinnedConfig() *Config {
 		Default:   "docker",
 		Migration: Migration{To: "containerd"},
 		Log:       EventLog{MaxSize: "256m", Retention: 168 * time.Hour},
-		Health:    Health{ProbeInterval: time.Second, DownAfter: 10 * time.Second},
+		Health:    Health{ProbeInterval: time.Second, DownAfter: 10 * time.Second, ListTimeout: 2 * time.Second},
 	}
 }
 
@@ -114,7 +114,7 @@ func TestLoadEveryKey(t *testing.T) {
 		},
 		Default:   "alpha",
 		Migration: Migration{To: "zeta", BackendHandler: "runc", Percent: 100},
-		Health:    Health{ProbeInterval: 500 * time.Millisecond, DownAfter: time.Minute},
+		Health:    Health{ProbeInterval: 500 * time.Millisecond, DownAfter: time.Minute, ListTimeout: time.Second},
 		Log:       EventLog{MaxSize: "1g", Retention: 24 * time.Hour},
 		Record:    Record{Annotations: []string{"team.example/owner", "cost.example/*"}},
 		Sinks: []Sink{{

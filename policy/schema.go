@@ -12,7 +12,7 @@ func (r *reader) config(root *yaml.Node) *Config {
 		Listen:      DefaultListen,
 		AdminListen: DefaultAdminListen,
 		StateDir:    DefaultStateDir,
-		Health:      Health{ProbeInterval: DefaultProbeInterval, DownAfter: DefaultDownAfter},
+		Health:      Health{ProbeInterval: DefaultProbeInterval, DownAfter: DefaultDownAfter, ListTimeout: DefaultListTimeout},
 		Log:         EventLog{MaxSize: DefaultEventsMaxSize, Retention: DefaultRetention},
 	}
 	var apiVersion, kind string
@@ -36,7 +36,8 @@ func (r *reader) config(root *yaml.Node) *Config {
 		field{"health", func(key string, n *yaml.Node) {
 			r.object(key, n,
 				field{"probeInterval", r.duration(&c.Health.ProbeInterval)},
-				field{"downAfter", r.duration(&c.Health.DownAfter)})
+				field{"downAfter", r.duration(&c.Health.DownAfter)},
+				field{"listTimeout", r.duration(&c.Health.ListTimeout)})
 		}},
 		field{"log", func(key string, n *yaml.Node) {
 			r.object(key, n,

@@ -101,8 +101,21 @@ func boundIsNoDeadline(ctx context.Context, c *call, err error) error {
 
 // read asks one backend for something that changes nothing. It gives up when
 // the backend's breaker opens, and for what is merged also when the backend
-// answers probes and not this: the other backends' share waits for it.
+// answers probes and not this for too long.
 func read(ctx context.Context, m *backends.Member, full string, frame *backends.Frame) (backends.Answer, error) {
+	return readUnder(ctx, m, full, frame, guardPatiently)
+}
+
+// readList is read for a caller that waits for several backends: it gives up
+// earlier on one that does not answer probes either.
+func readList(ctx context.Context, m *backends.Member, full string, frame *backends.Frame) (backends.Answer, error) {
+	return readUnder(ctx, m, full, frame, guardList)
+}
+
+// guard derives the context of a question to one backend.
+type guard func(context.Context, *backends.Member, *method) (context.Context, context.CancelFunc)
+
+func readUnder(ctx context.Context, m *backends.Member, full string, frame *backends.Frame, guard guard) (backends.Answer, error) {
 	if err := m.Check(); err != nil {
 		return backends.Answer{}, err
 	}
@@ -118,18 +131,20 @@ func read(ctx context.Context, m *backends.Member, full string, frame *backends.
 	return a, err
 }
 
-// guard derives the context of a question to one backend.
-func guard(ctx context.Context, m *backends.Member, method *method) (context.Context, context.CancelFunc) {
-	guarded, cancel := m.Guard(ctx)
+// guardList is the guard of a question that a client waits for.
+func guardList(ctx context.Context, m *backends.Member, method *method) (context.Context, context.CancelFunc) {
 	if method == nil || !merged(method) {
-		return guarded, cancel
+		return m.Guard(ctx)
 	}
-	late := status.Errorf(codes.Unavailable, "backend %q has not answered %s for %s", m.Name(), method.name, m.Patience())
-	// Not a deadline, which the backend would be told: one that ends a stream
-	// in good order when its time is over would have half a list look whole.
-	bounded, stop := context.WithCancelCause(guarded)
-	timer := time.AfterFunc(m.Patience(), func() { stop(late) })
-	return bounded, func() { timer.Stop(); stop(nil); cancel() }
+	return m.GuardList(ctx, method.name)
+}
+
+// guardPatiently is the guard of a question off the request path.
+func guardPatiently(ctx context.Context, m *backends.Member, method *method) (context.Context, context.CancelFunc) {
+	if method == nil || !merged(method) {
+		return m.Guard(ctx)
+	}
+	return m.GuardRead(ctx, method.name)
 }
 
 // over is the error of a call whose own time is over: to the moment, since the

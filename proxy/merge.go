@@ -36,7 +36,7 @@ func ask(ctx context.Context, members []*backends.Member, full string, frame *ba
 	parts := make([]part, len(members))
 	one := func(i int) {
 		parts[i].member = members[i]
-		parts[i].ans, parts[i].err = read(ctx, members[i], full, frame)
+		parts[i].ans, parts[i].err = readList(ctx, members[i], full, frame)
 	}
 	var wg sync.WaitGroup
 	for i := 1; i < len(members); i++ {

@@ -120,7 +120,7 @@ func (n *node) assemble(t testing.TB, cfg *policy.Config) *backends.Set {
 			list[i] = n.wrap([]*fakeRuntime{n.a, n.b}[i], c)
 		}
 	}
-	set, err := backends.NewSet(backends.Probing{Interval: cfg.Health.ProbeInterval, DownAfter: cmp.Or(n.downAfter, cfg.Health.DownAfter)}, list...)
+	set, err := backends.NewSet(backends.Probing{Interval: cfg.Health.ProbeInterval, DownAfter: cmp.Or(n.downAfter, cfg.Health.DownAfter), ListTimeout: cfg.Health.ListTimeout}, list...)
 	if err != nil {
 		t.Fatal(err)
 	}

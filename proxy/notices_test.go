@@ -38,7 +38,7 @@ func TestNoticesAreRecorded(t *testing.T) {
 	}
 	defer log.Close()
 	b := &talker{}
-	set, err := backends.NewSet(backends.Probing{Interval: cfg.Health.ProbeInterval, DownAfter: cfg.Health.DownAfter}, b)
+	set, err := backends.NewSet(backends.Probing{Interval: cfg.Health.ProbeInterval, DownAfter: cfg.Health.DownAfter, ListTimeout: cfg.Health.ListTimeout}, b)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -116,7 +116,7 @@ func gather(ctx context.Context, m *backends.Member, method *method, req *backen
 	if p.err = m.Check(); p.err != nil {
 		return p
 	}
-	guarded, cancel := guard(ctx, m, method)
+	guarded, cancel := guardList(ctx, m, method)
 	defer cancel()
 	p.drain(guarded, method.full, req, b)
 	if status.Code(p.err) == codes.Unimplemented {
@@ -143,7 +143,7 @@ func gather(ctx context.Context, m *backends.Member, method *method, req *backen
 // unary is the share of a backend that does not stream the list. If it does
 // not have it at all, what it said of the stream is its answer.
 func (p part) unary(ctx context.Context, method *method, req *backends.Frame) part {
-	ans, err := read(ctx, p.member, method.unary, req)
+	ans, err := readList(ctx, p.member, method.unary, req)
 	if status.Code(err) == codes.Unimplemented {
 		return p
 	}

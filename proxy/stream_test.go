@@ -312,7 +312,7 @@ func (stopped) Deadline() (time.Time, bool) { return time.Now().Add(-time.Millis
 func TestNobodyEndsAStreamForTheTime(t *testing.T) {
 	m := mustSet(t, endless{}).Get("b")
 	for _, method := range methods {
-		ctx, cancel := guard(t.Context(), m, method)
+		ctx, cancel := guardList(t.Context(), m, method)
 		if deadline, told := ctx.Deadline(); told {
 			t.Errorf("%s: the backend is told to be done by %s", method.name, deadline)
 		}

@@ -21,7 +21,7 @@ func openBackends(cfg *policy.Config, logger *slog.Logger) (*backends.Set, error
 		}
 		list = append(list, one)
 	}
-	return backends.NewSet(backends.Probing{Interval: cfg.Health.ProbeInterval, DownAfter: cfg.Health.DownAfter}, list...)
+	return backends.NewSet(backends.Probing{Interval: cfg.Health.ProbeInterval, DownAfter: cfg.Health.DownAfter, ListTimeout: cfg.Health.ListTimeout}, list...)
 }
 
 func openBackend(b policy.Backend, logger *slog.Logger) (backends.Backend, error) {

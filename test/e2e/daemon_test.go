@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -302,5 +303,49 @@ func TestWhatHappensBehindItsBack(t *testing.T) {
 			}
 			return err
 		})
+	}
+}
+
+// TestAHungRuntimeDoesNotHoldUpLists: long before a runtime that hangs counts as
+// away, lists and Status come without it.
+func TestAHungRuntimeDoesNotHoldUpLists(t *testing.T) {
+	n := start(t, node.Options{Extra: "health: {downAfter: 10m, listTimeout: 500ms}\n"})
+	d, c := runSleep(t, n, "docker", "lively"), runSleep(t, n, "containerd", "frozen")
+	if err := shared.PauseContainerd(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := shared.ResumeContainerd(context.Background()); err != nil {
+			t.Error(err)
+		}
+		eventually(t, "containerd is back", func() error {
+			_, err := n.PodSandboxStatus(t.Context(), &runtimeapi.PodSandboxStatusRequest{PodSandboxId: c.Sandbox})
+			return err
+		})
+	}()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // a safety deadline
+	defer cancel()
+	list, err := n.ListContainers(ctx, &runtimeapi.ListContainersRequest{})
+	if err != nil {
+		t.Fatalf("ListContainers: %v", err)
+	}
+	got := map[string]runtimeapi.ContainerState{}
+	for _, ctr := range list.Containers {
+		got[ctr.Id] = ctr.State
+	}
+	if want := (map[string]runtimeapi.ContainerState{d.Container: runtimeapi.ContainerState_CONTAINER_RUNNING, c.Container: runtimeapi.ContainerState_CONTAINER_RUNNING}); !maps.Equal(got, want) {
+		t.Errorf("ListContainers: %v, want %v", got, want)
+	}
+	if _, err := n.ListContainerStats(ctx, &runtimeapi.ListContainerStatsRequest{}); err != nil {
+		t.Errorf("ListContainerStats: %v", err)
+	}
+	st, err := n.Status(ctx, &runtimeapi.StatusRequest{})
+	if err != nil {
+		t.Fatalf("Status: %v", err)
+	}
+	for _, cond := range st.Status.Conditions {
+		if want := cond.Type != "Backend/containerd"; cond.Status != want {
+			t.Errorf("condition %s is %v (%s), want %v", cond.Type, cond.Status, cond.Message, want)
+		}
 	}
 }
